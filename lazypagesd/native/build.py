@@ -1,0 +1,58 @@
+"""How the data plane is compiled: every .c file here, as one cffi extension in API mode.
+
+The declarations of native.h are the whole boundary: cffi reads them, and the C includes them, so a signature that
+disagrees does not compile.  Neither the package nor cffi's output is imported here; setuptools loads this file by path.
+
+LAZYPAGESD_CFLAGS adds compiler flags (-Werror in CI), LAZYPAGESD_SANITIZE=address,undefined (or thread) links
+the sanitizers in.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+from cffi import FFI
+from setuptools.command.build_ext import build_ext
+
+HERE = Path(__file__).parent
+WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wmissing-prototypes", "-Wvla"]
+# cffi passes -1 to unsigned parameters in its own checks, and never reads some of the wrappers' parameters.
+GENERATED = ["-Wno-sign-compare", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
+
+
+def declarations() -> str:
+    """Return native.h without its preprocessor lines: what cffi parses."""
+    lines = (HERE / "native.h").read_text().splitlines()
+    return "\n".join("" if line.lstrip().startswith("#") else line for line in lines)
+
+
+def builder() -> FFI:
+    """Return the cffi builder of lazypagesd.native._native."""
+    flags = ["-std=gnu17", "-O2", "-g", *WARNINGS, *GENERATED]
+    flags += shlex.split(os.environ.get("LAZYPAGESD_CFLAGS", ""))
+    link: list[str] = []
+    if sanitize := os.environ.get("LAZYPAGESD_SANITIZE"):
+        flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
+        link = [f"-fsanitize={sanitize}"]
+    ffi = FFI()
+    ffi.cdef(declarations())
+    ffi.set_source(
+        "lazypagesd.native._native",
+        '#include "native.h"',
+        sources=[os.path.relpath(path) for path in sorted(HERE.glob("*.c")) if path.stem != "_native"],
+        depends=[os.path.relpath(path) for path in sorted(HERE.glob("*.h"))],
+        include_dirs=[os.path.relpath(HERE)],
+        extra_compile_args=flags,
+        extra_link_args=link,
+    )
+    return ffi
+
+
+class BuildNative(build_ext):
+    """Swap the placeholder extension of pyproject.toml for the one that cffi generates."""
+
+    def finalize_options(self) -> None:
+        self.distribution.ext_modules = [builder().distutils_extension(tmpdir="build/native")]
+        super().finalize_options()
