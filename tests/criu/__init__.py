@@ -1,0 +1,1 @@
+"""Real processes and a real CRIU, with our daemon in the place of ``criu lazy-pages``."""
