@@ -115,8 +115,14 @@ class Bed:
         out = self.directory / f"out-{self._nr_restores}"
         out.mkdir()
         result = self.directory / f"restore-{self._nr_restores}.rc"
-        namespace = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        script = ["sh", "-c", _NAMESPACE, "sh", out, self.out, result]
+        namespace: list[str | Path] = [
+            "unshare",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ]
+        script: list[str | Path] = ["sh", "-c", _NAMESPACE, "sh", out, self.out, result]
         criu = [self.criu, *self._restore_options(), "-D", self.images, "-W", self.work]
         process = subprocess.Popen(
             [*namespace, *script, *criu],
