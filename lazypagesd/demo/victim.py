@@ -1,0 +1,169 @@
+"""The victim of the demo: compiled on the spot, started, and asked over a TCP connection.
+
+TCP, because CRIU restores a listening TCP socket without further ado, where a unix socket's path
+would have to be removed before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Self
+
+from lazypagesd.demo.trouble import Trouble
+
+PAGE_SIZE = 4096
+MEMORY_ADDR = 0x100000000000  # as in victim.h
+_DEADLINE_S = 30.0
+_INTERVAL_S = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the process says to ``get``."""
+
+    word: str
+    is_right: bool
+    latency_ns: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the process says to ``verify``."""
+
+    nr_pages: int
+    nr_wrong: int
+
+
+@dataclass(frozen=True, slots=True)
+class Victim:
+    """Where the process is found, alive or restored."""
+
+    binary: Path
+    directory: Path
+    pid: int
+    port: int
+    nr_pages: int
+
+    def is_alive(self) -> bool:
+        """Say whether its pid is that of a victim."""
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{self.pid}/exe").readlink() == self.binary
+        return False
+
+    def resident_bytes(self) -> int:
+        """Return how much memory the kernel has for it; 0 when it is gone."""
+        with contextlib.suppress(OSError):
+            return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE_SIZE
+        return 0
+
+    def connect(self) -> Connection:
+        """Open a connection, once it listens."""
+        return Connection(self.port)
+
+    def kill(self) -> None:
+        """End it, if it is there."""
+        with contextlib.suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(self.pid)
+            try:
+                if self.is_alive():
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            finally:
+                os.close(pidfd)
+
+
+class Connection:
+    """A connection to the process; a context manager that closes it."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=_DEADLINE_S)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._replies = self._socket.makefile("r")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Until the process has closed its end, too: CRIU does not dump half-closed connections.
+        self._socket.shutdown(socket.SHUT_WR)
+        self._replies.read()
+        self._replies.close()
+        self._socket.close()
+
+    def get(self, page: int) -> Answer:
+        """Ask for the word of *page*."""
+        word, right, latency_ns, number = self._ask(f"get {page}")
+        return Answer(f"0x{word}", right == "right", int(latency_ns), int(number))
+
+    def verify(self) -> Verdict:
+        """Have every page looked at."""
+        nr_pages, nr_wrong = self._ask("verify")
+        return Verdict(int(nr_pages), int(nr_wrong))
+
+    def _ask(self, question: str) -> list[str]:
+        self._socket.sendall(f"{question}\n".encode())
+        reply = self._replies.readline()
+        if not reply:
+            raise Trouble(f"the process did not answer {question!r}")
+        return reply.split()
+
+
+def build(directory: Path) -> Path:
+    """Compile the victim into *directory*."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise Trouble("no C compiler (cc) to build the demo's process with")
+    binary = directory / "victim"
+    with resources.as_file(resources.files("lazypagesd.demo")) as sources:
+        command = [compiler, "-O2", "-o", binary, *sources.glob("*.c")]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S)
+    if run.returncode != 0:
+        raise Trouble(f"the demo's process does not compile: {run.stderr}")
+    return binary
+
+
+def start(binary: Path, directory: Path, nr_pages: int) -> Victim:
+    """Start a victim with *nr_pages* of memory, and return when it answers."""
+    port = _free_port()
+    process = spawn(binary, directory, port, nr_pages)
+    victim = Victim(binary, directory, process.pid, port, nr_pages)
+    wait_until_it_listens(process, port)
+    return victim
+
+
+def spawn(binary: Path, directory: Path, *args: object) -> subprocess.Popen[bytes]:
+    """Run the victim such that CRIU can dump it: a session of its own, no terminal, no pipes."""
+    with (directory / "victim.log").open("ab") as log:
+        return subprocess.Popen(
+            [binary, *map(str, args)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+        )
+
+
+def wait_until_it_listens(process: subprocess.Popen[bytes], port: int) -> None:
+    """Return when *process* listens at *port*."""
+    end = time.monotonic() + _DEADLINE_S
+    while process.poll() is None and time.monotonic() < end:
+        with contextlib.suppress(ConnectionRefusedError), Connection(port):
+            return
+        time.sleep(_INTERVAL_S)
+    raise Trouble(f"the demo's process does not answer (exit code {process.poll()})")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
