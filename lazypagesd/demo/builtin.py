@@ -1,7 +1,7 @@
 """Checkpoint and restore of our own, for want of CRIU: the victim's memory and nothing else.
 
-The image files are CRIU's, and the hand-off is what CRIU's restored processes do (hand_over.c); the
-little that the process is besides its memory goes by its command line.
+The image files are CRIU's, and the hand-off is what CRIU's restored processes do (hand_over.c);
+the little that the process is besides its memory goes by its command line.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ class BuiltinCheckpoints(Checkpoints):
         process = victims.spawn(
             victim.binary,
             victim.directory,
-            victim.port,
+            victim.socket,
             victim.nr_pages,
             self._answers,
             place.work,
             self._dumped_pid,
         )
         try:
-            victims.wait_until_it_listens(process, victim.port)
+            victims.wait_until_it_listens(process, victim.socket)
         except Trouble as trouble:
             log = (victim.directory / "victim.log").read_text()
             raise Trouble(_explain(log) or f"{trouble}: {log}") from trouble
-        return Victim(victim.binary, victim.directory, process.pid, victim.port, victim.nr_pages)
+        return Victim(victim.binary, victim.directory, process.pid, victim.socket, victim.nr_pages)
 
 
 def _write(victim: Victim, images: Path) -> None:

@@ -23,7 +23,7 @@ class Daemon:
         self._log = place.work / LOG
         self._ended_s: float | None = None
         status_fd, write_fd = os.pipe()
-        options = ["-D", place.images, "-W", place.work, "-o", LOG, "-v2"]
+        options: list[str | Path] = ["-D", place.images, "-W", place.work, "-o", LOG, "-v2"]
         try:
             self._process = subprocess.Popen(
                 [*command, *options, "--status-fd", str(write_fd)],

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 
 from lazypagesd.demo.daemon import Daemon
 from lazypagesd.demo.trouble import Trouble
-from lazypagesd.demo.victim import Victim
+from lazypagesd.demo.victim import PAGE_SIZE, Victim
 
 _INTERVAL_S = 0.01
 _DEADLINE_S = 120.0
@@ -23,8 +23,9 @@ _DEADLINE_S = 120.0
 T = TypeVar("T")
 
 
-def watch(console: Console, victim: Victim, daemon: Daemon, full: int, work: Callable[[], T]) -> T:
-    """Do *work* and show *victim* grow to *full* bytes, until *daemon* has brought the last."""
+def watch(console: Console, victim: Victim, daemon: Daemon, work: Callable[[], T]) -> T:
+    """Do *work* and show *victim* grow, until that is done and *daemon* has brought the last."""
+    full = victim.nr_pages * PAGE_SIZE
     with ThreadPoolExecutor(1) as executor:
         future = executor.submit(work)
         show = _bar if console.is_terminal else _quarters

@@ -53,14 +53,13 @@ class Story:
         restored = victim
         try:
             page = victim.nr_pages // 2
-            full = victim.resident_bytes()
             self._introduce(victim, page)
             self._checkpoint(victim)
             with Daemon(self._command, self._place) as daemon:
                 self._say("Daemon", f"[bold]{' '.join(self._command)}[/] waits, images in hand.")
                 began_s = time.monotonic()
                 restored = self._restore(victim, began_s)
-                findings = self._use(restored, daemon, page, full, began_s)
+                findings = self._use(restored, daemon, page, began_s)
                 table = daemon.last_words() if findings.exit_code else daemon.statistics()
         finally:
             restored.kill()
@@ -88,8 +87,9 @@ class Story:
             victim.connect()
         except ConnectionRefusedError as refusal:
             self._say("Gone", f"No process {victim.pid}; asking it says: {refusal.strerror}.")
+            victim.socket.unlink()
         else:
-            raise Trouble(f"something still answers at port {victim.port}")
+            raise Trouble(f"something still answers at {victim.socket}")
 
     def _restore(self, victim: Victim, began_s: float) -> Victim:
         restored = self._checkpoints.restore(victim, self._place)
@@ -98,9 +98,7 @@ class Story:
         self._say("Restore", f"Process {restored.pid} runs after {took}, with {size} there.")
         return restored
 
-    def _use(
-        self, victim: Victim, daemon: Daemon, page: int, full: int, began_s: float
-    ) -> Findings:
+    def _use(self, victim: Victim, daemon: Daemon, page: int, began_s: float) -> Findings:
         findings = Findings()
         returned_s = time.monotonic()
         with victim.connect() as connection:
@@ -121,7 +119,7 @@ class Story:
 
             self._say("Filling", f"Asked for {_NR_SAMPLES} pages at random, then for all, while")
             self._add("the daemon brings the rest:")
-            filling.watch(self._console, victim, daemon, full, ask)
+            filling.watch(self._console, victim, daemon, ask)
         findings.exit_code = daemon.exit_code()
         findings.filled_s = (daemon.ended_s() or time.monotonic()) - began_s
         self._say("Done", f"All is there after {_ms(findings.filled_s)}; the daemon has ended.")

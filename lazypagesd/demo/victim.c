@@ -1,22 +1,26 @@
 /*
- * victim PORT NR_PAGES                          fill memory, then serve
- * victim PORT NR_PAGES ANSWERS WORK_DIR PID     serve, with memory that a
- * lazy-pages daemon brings
+ * victim SOCKET NR_PAGES
+ *	fill memory, then serve
+ * victim SOCKET NR_PAGES ANSWERS WORK_DIR PID
+ *	serve, with memory that a lazy-pages daemon brings
  *
- * A client connects to 127.0.0.1:PORT and sends lines. Answers, one line each:
- *   get PAGE   the page's word in hex, "right" or "wrong", nanoseconds that
- * reading it took, number of answers so far verify     number of pages, number
- * of wrong pages
+ * A client connects to SOCKET and sends lines. Answers, one line each:
+ *
+ * get PAGE
+ *	the page's word in hex, "right" or "wrong", nanoseconds that reading
+ *	it took, number of answers so far
+ * verify
+ *	number of pages, number of wrong pages
  */
 #include "victim.h"
 
-#include <arpa/inet.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -102,20 +106,18 @@ static void answer(FILE *client, const char *line)
 	fflush(client);
 }
 
-static int listen_at(uint16_t port)
+static int listen_at(const char *path)
 {
-	struct sockaddr_in addr = {
-		.sin_family = AF_INET,
-		.sin_port = htons(port),
-		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-	};
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
 
-	if (fd < 0 ||
-	    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)))
-		fail("socket");
-	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) || listen(fd, 8))
-		fail("bind");
+	if (snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path) >=
+	    (int)sizeof(addr.sun_path))
+		return -1;
+	unlink(path);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) ||
+	    listen(fd, 8))
+		fail(path);
 	return fd;
 }
 
@@ -139,8 +141,6 @@ int main(int argc, char **argv)
 {
 	if (argc != 3 && argc != 6)
 		return 2;
-	uint16_t port = strtoul(argv[1], NULL, 10);
-
 	nr_pages = strtoull(argv[2], NULL, 10);
 	memory = map_memory(nr_pages);
 	if (argc == 6) {
@@ -150,5 +150,5 @@ int main(int argc, char **argv)
 		for (size_t i = 0; i < nr_pages * WORDS_PER_PAGE; i++)
 			memory[i] = word_of(i / WORDS_PER_PAGE);
 	}
-	serve(listen_at(port));
+	serve(listen_at(argv[1]));
 }

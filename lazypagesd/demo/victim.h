@@ -13,8 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Where the memory is: always here, so that it can come back to the same place
- * in another process. */
+/* Where the memory is: the same place in every process that has it. */
 #define MEMORY_ADDR ((void *)0x100000000000)
 #define PAGE_SIZE   ((size_t)4096)
 

@@ -1,7 +1,8 @@
-"""The victim of the demo: compiled on the spot, started, and asked over a TCP connection.
+"""The victim of the demo: compiled on the spot, started, and asked over a unix socket.
 
-TCP, because CRIU restores a listening TCP socket without further ado, where a unix socket's path
-would have to be removed before.
+Some facts about CRIU that this rests on: it dumps a listening unix socket and no half-closed
+connection; before 4.2 it dumps no TCP socket on Linux 6.16 or newer, where SO_PASSCRED is refused;
+to restore the socket it binds the path again, which therefore must not be there.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Victim:
     binary: Path
     directory: Path
     pid: int
-    port: int
+    socket: Path
     nr_pages: int
 
     def is_alive(self) -> bool:
@@ -67,8 +68,8 @@ class Victim:
         return 0
 
     def connect(self) -> Connection:
-        """Open a connection, once it listens."""
-        return Connection(self.port)
+        """Open a connection."""
+        return Connection(self.socket)
 
     def kill(self) -> None:
         """End it, if it is there."""
@@ -84,9 +85,14 @@ class Victim:
 class Connection:
     """A connection to the process; a context manager that closes it."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=_DEADLINE_S)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(_DEADLINE_S)
+        try:
+            self._socket.connect(os.fspath(path))
+        except BaseException:
+            self._socket.close()
+            raise
         self._replies = self._socket.makefile("r")
 
     def __enter__(self) -> Self:
@@ -124,7 +130,7 @@ def build(directory: Path) -> Path:
         raise Trouble("no C compiler (cc) to build the demo's process with")
     binary = directory / "victim"
     with resources.as_file(resources.files("lazypagesd.demo")) as sources:
-        command = [compiler, "-O2", "-o", binary, *sources.glob("*.c")]
+        command: list[str | Path] = [compiler, "-O2", "-o", binary, *sources.glob("*.c")]
         run = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S)
     if run.returncode != 0:
         raise Trouble(f"the demo's process does not compile: {run.stderr}")
@@ -133,10 +139,10 @@ def build(directory: Path) -> Path:
 
 def start(binary: Path, directory: Path, nr_pages: int) -> Victim:
     """Start a victim with *nr_pages* of memory, and return when it answers."""
-    port = _free_port()
-    process = spawn(binary, directory, port, nr_pages)
-    victim = Victim(binary, directory, process.pid, port, nr_pages)
-    wait_until_it_listens(process, port)
+    path = directory / "victim.socket"
+    process = spawn(binary, directory, path, nr_pages)
+    victim = Victim(binary, directory, process.pid, path, nr_pages)
+    wait_until_it_listens(process, path)
     return victim
 
 
@@ -153,17 +159,12 @@ def spawn(binary: Path, directory: Path, *args: object) -> subprocess.Popen[byte
         )
 
 
-def wait_until_it_listens(process: subprocess.Popen[bytes], port: int) -> None:
-    """Return when *process* listens at *port*."""
+def wait_until_it_listens(process: subprocess.Popen[bytes], path: Path) -> None:
+    """Return when *process* listens at *path*."""
     end = time.monotonic() + _DEADLINE_S
     while process.poll() is None and time.monotonic() < end:
-        with contextlib.suppress(ConnectionRefusedError), Connection(port):
+        with contextlib.suppress(ConnectionRefusedError, FileNotFoundError), Connection(path):
             return
         time.sleep(_INTERVAL_S)
-    raise Trouble(f"the demo's process does not answer (exit code {process.poll()})")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    process.kill()
+    raise Trouble(f"the demo's process does not answer (exit code {process.wait()})")

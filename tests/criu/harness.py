@@ -123,7 +123,14 @@ class Bed:
             "--mount-proc",
         ]
         script: list[str | Path] = ["sh", "-c", _NAMESPACE, "sh", out, self.out, result]
-        criu: list[str | Path] = [self.criu, *self._restore_options(), "-D", self.images, "-W", self.work]
+        criu: list[str | Path] = [
+            self.criu,
+            *self._restore_options(),
+            "-D",
+            self.images,
+            "-W",
+            self.work,
+        ]
         process = subprocess.Popen(
             [*namespace, *script, *criu],
             stdin=subprocess.DEVNULL,
