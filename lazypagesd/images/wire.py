@@ -32,10 +32,15 @@ M = TypeVar("M", bound=Message)
 def parse(kind: type[M], payload: bytes, name: str, offset: int) -> M:
     """Return *payload*, which is at *offset* of file *name*; ImageError if it is no *kind*."""
     try:
-        return kind.FromString(payload)
+        message = kind.FromString(payload)
     except DecodeError as error:
         what = f"not a {kind.DESCRIPTOR.name} of {len(payload)} bytes ({error})"
         raise ImageError(name, what, offset=offset) from None
+    # Not every implementation of protobuf looks for required fields by itself.
+    if not message.IsInitialized():
+        what = f"{kind.DESCRIPTOR.name} of {len(payload)} bytes lacks a required field"
+        raise ImageError(name, what, offset=offset)
+    return message
 
 
 def refuse_unknown(message: Message, name: str, offset: int) -> None:
