@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+
+from lazypagesd.images import wire
+
+ROOT = Path(__file__).resolve().parents[2]
+DESCRIBE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+module = __import__(sys.argv[2])
+proto = FileDescriptorProto()
+module.DESCRIPTOR.CopyToProto(proto)
+sys.stdout.buffer.write(proto.SerializeToString())
+"""
+COMMITTED = {
+    "inventory": wire.inventory_entry.DESCRIPTOR.file,
+    "mm": wire.mm_entry.DESCRIPTOR.file,
+    "pagemap": wire.pagemap_entry.DESCRIPTOR.file,
+    "pstree": wire.pstree_entry.DESCRIPTOR.file,
+}
+
+
+def test_generated_modules_are_those_of_proto(tmp_path: Path) -> None:
+    """What is committed describes the same messages as what protoc makes of proto/ now."""
+    pytest.importorskip("grpc_tools")
+    script = str(ROOT / "proto/generate.py")
+    subprocess.run([sys.executable, script, str(tmp_path)], check=True, timeout=60)
+    made = tmp_path / "lazypagesd/images/pb"
+    assert {path.name for path in made.glob("*_pb2.py")} == {
+        f"{name}_pb2.py" for name in COMMITTED
+    }
+    for name, committed in COMMITTED.items():
+        command = [sys.executable, "-c", DESCRIBE, str(made), f"{name}_pb2"]
+        output = subprocess.run(command, check=True, timeout=60, capture_output=True).stdout
+        want = FileDescriptorProto()
+        committed.CopyToProto(want)
+        assert FileDescriptorProto.FromString(output) == want
