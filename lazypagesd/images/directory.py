@@ -13,6 +13,7 @@ from lazypagesd.errors import ImageError
 READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
 PARENT = "parent"
+PARENTS_MAX = 256  # each costs a descriptor while it is loaded
 
 
 class ImageDirectory:
@@ -90,7 +91,7 @@ class ImageDirectory:
 def parents(top: ImageDirectory) -> list[ImageDirectory]:
     """Return the parent of *top*, its parent and so on, each to be closed by the caller.
 
-    Raises ImageError if the chain is broken or leads back into itself.
+    Raises ImageError if the chain is broken, too long or leads back into itself.
     """
     chain: list[ImageDirectory] = []
     try:
@@ -107,6 +108,9 @@ def _follow(top: ImageDirectory, chain: list[ImageDirectory]) -> None:
     directory = top
     while (parent := directory.parent()) is not None:
         chain.append(parent)
+        if len(chain) > PARENTS_MAX:
+            what = f"more than {PARENTS_MAX} images build on each other; cannot serve"
+            raise ImageError(directory.name(PARENT), what)
         if parent.identity() in seen:
             what = f"leads back to a directory that it came from, after {len(chain)} steps"
             raise ImageError(directory.name(PARENT), what)
