@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
+import pytest
+
+from lazypagesd.images import directory
 from lazypagesd.images.writer import write_images
 from tests.images.loading import load, plain_task, refusal, write_plain
 
@@ -51,14 +55,25 @@ def test_circular_parents_are_refused(tmp_path: Path) -> None:
     assert "after 2 steps" in error.what
 
 
+def test_parents_are_refused_when_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chain has a longest length, for each image of it costs a descriptor."""
+    monkeypatch.setattr(directory, "PARENTS_MAX", 2)
+    for i in range(4):
+        write_images(tmp_path / str(i), [plain_task()], parent=f"../{i + 1}" if i < 3 else None)
+    error = refusal(tmp_path / "0")
+    assert error.file == "parent/parent/parent"
+    assert "more than 2 images" in error.what
+
+
 def test_symlink_to_itself_is_an_oserror(tmp_path: Path) -> None:
     """What the kernel refuses stays an OSError, and leaves no descriptor open."""
     write_images(tmp_path, [plain_task()], parent="parent")
     before = open_descriptors()
-    try:
+    with pytest.raises(OSError, match="parent") as caught:
         load(tmp_path)
-    except OSError as error:
-        assert error.filename == "parent"
+    assert caught.value.errno == errno.ELOOP
     assert open_descriptors() == before
 
 

@@ -177,6 +177,19 @@ def test_records_cut_by_a_chunk_are_read_whole(
             assert checkpoint.nr_pages == 64
 
 
+def test_pagemap_is_refused_when_it_shrinks_under_the_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pagemap that someone cuts while it is decoded is an error, and no endless loop."""
+    write_plain(tmp_path)
+
+    def preadv(fd: int, buffers: list[bytearray], offset: int) -> int:
+        return 0
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    assert "became shorter" in refused(tmp_path)
+
+
 def test_entry_and_region_cost_64_bytes_at_most(tmp_path: Path) -> None:
     """What loading an entry needs is itself and the region that it may become, and no more."""
     write_images(tmp_path, [plain_task(nr_pages=64)])

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lazypagesd.images.framing import RECORD_MAX, Framing
+from lazypagesd.errors import ImageError
+from lazypagesd.images.directory import ImageDirectory
+from lazypagesd.images.framing import RECORD_MAX, Framing, ImageFile, Magic
 from lazypagesd.images.writer import write_images
 from tests.images.loading import load, plain_task, refusal, write_plain
 
@@ -144,3 +146,24 @@ def test_fifo_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "pstree.img").unlink()
     os.mkfifo(tmp_path / "pstree.img")
     assert str(refusal(tmp_path)) == "pstree.img: not a regular file"
+
+
+def test_file_is_refused_when_it_shrinks_under_the_reader(tmp_path: Path) -> None:
+    """A file that someone cuts while it is read is an error, and no crash."""
+    write_plain(tmp_path)
+    with (
+        ImageDirectory(os.open(tmp_path, os.O_RDONLY)) as directory,
+        ImageFile(directory, "mm-7.img") as image,
+    ):
+        image.read_magic(Magic.MM, Framing.V1_1)
+        os.truncate(tmp_path / "mm-7.img", 8)
+        with pytest.raises(ImageError, match="offset 8: became shorter"):
+            image.read_record()
+
+
+def test_parent_may_be_framed_otherwise(tmp_path: Path) -> None:
+    """Each image of a chain is framed as its own inventory says."""
+    write_images(tmp_path / "old", [plain_task()], framing=Framing.V1)
+    write_images(tmp_path / "new", [plain_task()], parent="../old")
+    with load(tmp_path / "new") as checkpoint:
+        assert len(checkpoint.page_map(7).sources) == 2
