@@ -97,8 +97,10 @@ class _Loader:
         top = directories.enter_context(ImageDirectory(os.dup(dir_fd)))
         framing = load_framing(top)
         self.levels = [_Level(top, framing, pages)]
-        for parent in parents(top):
+        chain = parents(top)
+        for parent in chain:
             directories.enter_context(parent)
+        for parent in chain:
             framing = load_parent_framing(parent, framing)
             self.levels.append(_Level(parent, framing, pages))
         self.tasks = load_tasks(top, self.levels[0].framing)

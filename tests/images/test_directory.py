@@ -87,3 +87,14 @@ def test_no_descriptor_stays_open(tmp_path: Path) -> None:
     os.truncate(tmp_path / "old/pages-1.img", 1)
     refusal(tmp_path / "new")
     assert open_descriptors() == before
+
+
+def test_no_descriptor_stays_open_when_a_parent_is_refused(tmp_path: Path) -> None:
+    """The parents behind one that is refused are closed with it."""
+    write_images(tmp_path / "a", [plain_task()])
+    write_images(tmp_path / "b", [plain_task()], parent="../a")
+    write_images(tmp_path / "c", [plain_task()], parent="../b")
+    os.truncate(tmp_path / "b/inventory.img", 1)
+    before = open_descriptors()
+    assert refusal(tmp_path / "c").file == "parent/inventory.img"
+    assert open_descriptors() == before
