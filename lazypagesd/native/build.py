@@ -41,7 +41,9 @@ def builder() -> FFI:
     ffi.set_source(
         "lazypagesd.native._native",
         '#include "native.h"',
-        sources=[os.path.relpath(path) for path in sorted(HERE.glob("*.c")) if path.stem != "_native"],
+        sources=[
+            os.path.relpath(path) for path in sorted(HERE.glob("*.c")) if path.stem != "_native"
+        ],
         depends=[os.path.relpath(path) for path in sorted(HERE.glob("*.h"))],
         include_dirs=[os.path.relpath(HERE)],
         extra_compile_args=flags,

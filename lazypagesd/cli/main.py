@@ -1,0 +1,57 @@
+"""The command ``lazypagesd``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from lazypagesd import __version__
+from lazypagesd.cli.criu_options import COMMAND
+from lazypagesd.cli.lazy_pages_options import read_options
+from lazypagesd.cli.usage import LAZY_PAGES_USAGE, USAGE
+from lazypagesd.errors import LazyPagesError
+from lazypagesd.service.logs import start_log
+from lazypagesd.service.options import WARNINGS, DropinOptions
+
+log = logging.getLogger(__name__)
+
+HELP = {"-h", "--help"}
+VERSION = {"-V", "--version"}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Do what *words*, by default the command line, ask for; return the exit code."""
+    words = sys.argv[1:] if words is None else words
+    # Before anything is parsed, as in criu: help is what one asks for when the rest is wrong.
+    if HELP.intersection(words):
+        sys.stdout.write(LAZY_PAGES_USAGE if COMMAND in words else USAGE)
+        return 0
+    if VERSION.intersection(words):
+        sys.stdout.write(f"lazypagesd {__version__}\n")
+        return 0
+    start_log(verbosity=WARNINGS)
+    try:
+        return run_lazy_pages(read_options(words, os.environ))
+    except (LazyPagesError, OSError) as error:
+        log.error("%s", describe(error))
+        return 1
+
+
+def run_lazy_pages(options: DropinOptions) -> int:
+    """Serve one restore, in the place of ``criu lazy-pages``; return the exit code."""
+    start_log(verbosity=options.verbosity)
+    # Here, because it brings everything with it, and a wrong option or --help should not wait for
+    # that.
+    from lazypagesd.service.dropin import run
+
+    return run(options)
+
+
+def describe(error: Exception) -> str:
+    """Return *error* as one line for a person: an OSError as ``file: what was wrong``."""
+    if isinstance(error, OSError) and error.strerror:
+        subject = f"{error.filename}: " if error.filename is not None else ""
+        return f"{subject}{error.strerror}"
+    return str(error)

@@ -1,0 +1,64 @@
+"""What ``--help`` says.  A test holds it and docs/reference/ to the same options."""
+
+from __future__ import annotations
+
+USAGE = """\
+Usage: lazypagesd [OPTIONS] lazy-pages [OPTIONS]
+
+Feeds memory, page by page, to processes that are being restored while they already run.
+
+Commands:
+  lazy-pages     take the place of `criu lazy-pages` for one restore
+
+Options:
+  -h, --help     say this; `lazypagesd lazy-pages --help` says more
+  -V, --version  say the version
+"""
+
+LAZY_PAGES_USAGE = """\
+Usage: lazypagesd lazy-pages -D DIR [OPTIONS]
+
+Takes the place of `criu lazy-pages`: waits for one `criu restore --lazy-pages`, then feeds the
+restored processes their memory from the images in DIR, first what they touch, then the rest, and
+ends when they have it all.
+
+Examples:
+  Restore what was dumped into /var/lib/ckpt; the first command returns when the second may start:
+    lazypagesd lazy-pages -D /var/lib/ckpt -d --pidfile lazy.pid -o lazy.log -v
+    criu restore --lazy-pages -D /var/lib/ckpt -d
+  The same, with the socket, the log and the pid file in a directory of their own:
+    lazypagesd lazy-pages -D /var/lib/ckpt -W /run/restore -d -o lazy.log -v
+    criu restore --lazy-pages -D /var/lib/ckpt -W /run/restore -d
+  In the foreground, for a program that waits for a byte on a pipe, its descriptor 3:
+    lazypagesd lazy-pages -D /var/lib/ckpt --status-fd 3
+
+Where things are:
+  -D, --images-dir DIR      the images of the checkpoint (default: the current directory)
+  -W, --work-dir DIR        where lazy-pages.socket is made, and the files below that are given as
+                            relative paths (default: the images' own directory)
+
+Running:
+  -d, --daemon              go to the background once a restore can connect
+      --pidfile FILE        with --daemon: write the daemon's pid to FILE, which must not exist
+      --status-fd FD        once a restore can connect: write a zero byte to FD and close it
+      --action-script FILE  once a restore can connect: run FILE, with
+                            CRTOOLS_SCRIPT_ACTION=status-ready; may be repeated
+
+Logging:
+  -o, --log-file FILE       log to FILE instead of stderr; - is stdout
+  -v, --verbosity[=NUM]     log more with each v, or as much as NUM says: 1 errors, 2 warnings
+                            (default), 3 information, and statistics at the end, 4 everything
+
+Configuration:
+      --config FILE         read options from FILE, not from /etc/criu/default.conf and
+                            ~/.criu/default.conf
+      --no-default-config   do not read those two
+
+  -h, --help                say this
+  -V, --version             say the version
+
+Refused: --page-server (not supported yet), --stream.  Ignored with a warning: --auto-dedup (the
+images stay whole). Every other option of criu is accepted and has no effect, as with criu itself.
+
+Exit code: 0 when every page was delivered, 1 on an error.
+"""

@@ -1,0 +1,32 @@
+"""What the drop-in was asked to do: the one form of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ERRORS_ONLY = 1
+WARNINGS = 2
+INFORMATION = 3
+EVERYTHING = 4
+
+
+@dataclass(frozen=True, slots=True)
+class DropinOptions:
+    """The options of ``lazypagesd lazy-pages`` that mean something to it.
+
+    *log_file*, *pidfile* and *action_scripts* are relative to *work_dir*, which is in turn
+    relative to where we were started, as *images_dir* is.  *verbosity* counts as criu does: 1
+    errors, 2 warnings, 3 information, 4 all. *warnings* are what the options gave reason to say;
+    whoever opens the log says it.
+    """
+
+    images_dir: Path = Path()
+    work_dir: Path = Path()
+    log_file: str | None = None
+    verbosity: int = WARNINGS
+    daemon: bool = False
+    pidfile: str | None = None
+    status_fd: int | None = None
+    action_scripts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
