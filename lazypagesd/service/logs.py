@@ -26,6 +26,9 @@ from lazypagesd.service.options import (
 
 log = logging.getLogger(__name__)
 
+STDOUT_FD = 1
+STDERR_FD = 2
+
 LEVELS = {
     ERRORS_ONLY: logging.ERROR,
     WARNINGS: logging.WARNING,
@@ -47,7 +50,7 @@ def start_log(*, verbosity: int, file: str | None = None) -> int:
     stop_log()
     logger.addHandler(handler)
     logger.setLevel(level_of(verbosity))
-    return handler.stream.fileno()
+    return handler.fd
 
 
 def open_log(options: DropinOptions) -> int:
@@ -80,8 +83,9 @@ def level_of(verbosity: int) -> int:
 class _Handler(logging.StreamHandler[TextIO]):
     """A stream that is closed with its handler when the handler opened it."""
 
-    def __init__(self, stream: TextIO, *, owned: bool) -> None:
+    def __init__(self, stream: TextIO, fd: int, *, owned: bool = False) -> None:
         super().__init__(stream)
+        self.fd = fd
         self._owned = owned
 
     def close(self) -> None:
@@ -103,8 +107,9 @@ class _Formatter(logging.Formatter):
 
 def _handler(file: str | None) -> _Handler:
     if file is None:
-        return _Handler(sys.stderr, owned=False)
+        return _Handler(sys.stderr, STDERR_FD)
     if file == "-":
-        return _Handler(sys.stdout, owned=False)
+        return _Handler(sys.stdout, STDOUT_FD)
     flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-    return _Handler(os.fdopen(os.open(file, flags, 0o600), "w", encoding="utf-8"), owned=True)
+    fd = os.open(file, flags, 0o600)
+    return _Handler(os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape"), fd, owned=True)
