@@ -1,0 +1,118 @@
+"""What all tests share: things that not every machine has, and what becomes of a test without.
+
+On a developer's machine such a test is skipped, and pytest prints why.  Where LAZYPAGESD_CI=1 is
+set nothing may be missing, so there a skipped test has failed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import platform
+import subprocess
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+IN_CI = os.environ.get("LAZYPAGESD_CI") == "1"
+
+# asm/unistd_64.h and asm-generic/unistd.h
+USERFAULTFD_SYSCALLS = {"x86_64": 323, "aarch64": 282}
+USERFAULTFD_IOC_NEW = 0xAA00  # _IO(USERFAULTFD_IOC, 0x00) of linux/userfaultfd.h
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        _fail(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if IN_CI and report.skipped:
+        _fail(report)
+    return report
+
+
+def _fail(report: pytest.TestReport | pytest.CollectReport) -> None:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+    report.outcome = "failed"
+    report.longrepr = f"{report.nodeid}: {reason}, and nothing may be missing in CI"
+
+
+@pytest.fixture(autouse=True)
+def _requirements(request: pytest.FixtureRequest) -> None:
+    """Skip a test that is marked as needing what is not there."""
+    if request.node.get_closest_marker("root") and os.geteuid() != 0:
+        pytest.skip("needs root")
+    if request.node.get_closest_marker("uffd"):
+        request.getfixturevalue("userfaultfd_allowed")
+    if request.node.get_closest_marker("criu"):
+        request.getfixturevalue("criu")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Return the directory that the project lies in."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def criu() -> Path:
+    """Return the CRIU to test with: $CRIU, or what ``make test`` has put into .build/."""
+    path = Path(os.environ.get("CRIU") or REPOSITORY / ".build/criu/criu")
+    try:
+        subprocess.run([path, "--version"], check=True, capture_output=True, timeout=20)
+    except OSError as error:
+        pytest.skip(f"{path}: {error.strerror}; set CRIU, or let `make test` fetch one")
+    except subprocess.SubprocessError as error:
+        pytest.skip(f"{path}: does not run ({error})")
+    return path
+
+
+@pytest.fixture(scope="session")
+def userfaultfd_allowed() -> None:
+    """Skip, with the exact reason, where no userfaultfd can be opened."""
+    os.close(_open_userfaultfd())
+
+
+@pytest.fixture
+def userfaultfd(userfaultfd_allowed: None) -> Iterator[int]:
+    """Open a userfaultfd, with UFFDIO_API still to be called; the fixture closes it."""
+    fd = _open_userfaultfd()
+    yield fd
+    os.close(fd)
+
+
+def _open_userfaultfd() -> int:
+    flags = os.O_CLOEXEC | os.O_NONBLOCK
+    libc = ctypes.CDLL(None, use_errno=True)
+    number = USERFAULTFD_SYSCALLS.get(platform.machine())
+    if number is None:
+        pytest.skip(f"userfaultfd(2): number not known for {platform.machine()}")
+    fd: int = libc.syscall(number, flags)
+    if fd >= 0:
+        return fd
+    refused = os.strerror(ctypes.get_errno())
+    try:
+        with Path("/dev/userfaultfd").open("rb") as device:
+            return fcntl.ioctl(device, USERFAULTFD_IOC_NEW, flags)
+    except OSError as error:
+        setting = _read("/proc/sys/vm/unprivileged_userfaultfd")
+        pytest.skip(
+            f"userfaultfd(2): {refused} and vm.unprivileged_userfaultfd={setting};"
+            f" /dev/userfaultfd: {error.strerror}"
+        )
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        return f"({error.strerror})"
