@@ -1,0 +1,58 @@
+"""How the code must read, as far as a tool can tell."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+MOST_LINES_OF_C = 2000
+
+
+def run(repository: Path, *command: str) -> None:
+    """Run *command* in the repository; what it prints is the failure message."""
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+
+
+def c_files(repository: Path) -> list[Path]:
+    """Return every .c and .h that a person wrote."""
+    found = [*repository.glob("lazypagesd/**/*.[ch]"), *repository.glob("tests/**/*.[ch]")]
+    return sorted(path for path in found if path.name != "_native.c")
+
+
+def test_ruff_has_no_complaint(repository: Path) -> None:
+    """`ruff check` passes."""
+    run(repository, sys.executable, "-m", "ruff", "check", "--quiet", ".")
+
+
+def test_python_is_formatted(repository: Path) -> None:
+    """`ruff format` would change nothing."""
+    run(repository, sys.executable, "-m", "ruff", "format", "--quiet", "--diff", ".")
+
+
+@pytest.mark.timeout(300)
+def test_types_are_right(repository: Path) -> None:
+    """`mypy --strict` passes over the package and its tests."""
+    run(repository, sys.executable, "-m", "mypy", "--no-error-summary")
+
+
+def test_c_is_formatted(repository: Path) -> None:
+    """`clang-format` would change nothing."""
+    scripts = sysconfig.get_path("scripts")
+    tool = shutil.which("clang-format", path=scripts) or shutil.which("clang-format")
+    if tool is None:
+        pytest.skip("clang-format: not installed")
+    run(repository, tool, "--dry-run", "-Werror", *map(str, c_files(repository)))
+
+
+def test_c_stays_small(repository: Path) -> None:
+    """The data plane has at most 2,000 lines of C; beyond them, ask what it is doing there."""
+    native = [path for path in c_files(repository) if repository / "lazypagesd" in path.parents]
+    lines = {path.name: len(path.read_text().splitlines()) for path in native}
+    assert native
+    assert sum(lines.values()) <= MOST_LINES_OF_C, lines
