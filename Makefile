@@ -1,0 +1,30 @@
+# What one does with lazypagesd in a checkout.  `make` alone lists it.
+
+PYTHON = .venv/bin/python
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help bootstrap test lint demo clean
+
+help:
+	@echo 'make test    run every test; PYTEST_ARGS="-k word" runs some'
+	@echo 'make lint    check formatting, types and layers alone'
+	@echo 'make demo    show a restore that is served page by page'
+	@echo 'make clean   remove what the others made'
+
+bootstrap:
+	@tests/setup/bootstrap.sh
+
+test: bootstrap
+	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+lint: bootstrap
+	@$(PYTHON) -m pytest -q tests/test_style.py tests/test_layers.py $(PYTEST_ARGS)
+
+demo: bootstrap
+	@$(PYTHON) -m lazypagesd.demo
+
+clean:
+	rm -rf .venv .build build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f lazypagesd/native/_native.c lazypagesd/native/*.so
+	find lazypagesd tests -name __pycache__ -prune -exec rm -rf {} +
