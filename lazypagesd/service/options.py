@@ -1,4 +1,4 @@
-"""What the drop-in was asked to do: the one form of it."""
+"""What the drop-in was asked to do, free of how it was written."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class DropinOptions:
 
     *log_file*, *pidfile* and *action_scripts* are relative to *work_dir*, which is in turn
     relative to where we were started, as *images_dir* is.  *verbosity* counts as criu does: 1
-    errors, 2 warnings, 3 information, 4 all. *warnings* are what the options gave reason to say;
-    whoever opens the log says it.
+    errors, 2 warnings, 3 information, 4 all.  *warnings* are what the options gave reason to say;
+    open_log() says it.
     """
 
     images_dir: Path = Path()

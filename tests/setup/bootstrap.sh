@@ -13,7 +13,7 @@ readonly OLDEST_PIP="25, 1" # knows --group
 main() {
 	mkdir -p "$BUILD"
 	exec 9>"$BUILD/bootstrap.lock"
-	flock 9
+	flock -n 9 || { echo "bootstrap: wait for another one" && flock 9; }
 	install_packages
 	make_venv
 	install_project
