@@ -1,4 +1,5 @@
-"""The data plane in C: `ffi` and `lib`, and nothing else.  Only kernel/, engine/ and images/ import it."""
+"""The data plane in C: `ffi` and `lib`, and nothing else. Only kernel/, engine/ and images/ import
+it."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@
 
 struct flattening {
 	const struct lpd_chain *chain;
-	uint64_t vma;		    /* cursor in the chain's VMAs */
+	uint64_t vma;               /* cursor in the chain's VMAs */
 	struct lpd_region *regions; /* NULL: count only */
 	uint64_t capacity;
 	uint64_t nr_regions;

@@ -2,9 +2,18 @@
  * native.h: the whole of the boundary between the C data plane and Python.
  *
  * Declarations only: cffi reads this file (without its preprocessor lines),
- * and every .c file includes it.  Functions return 0 or a negative errno;
- * results come through a last parameter named ret_..., written only on
- * success.  Addresses and offsets are in bytes, ranges are half-open.
+ * and every .c file includes it.  C answers page faults; Python decides
+ * everything else.  C never calls Python, allocates nothing, logs nothing and
+ * takes no lock; it works on memory that Python prepared, and reports through
+ * counters and an eventfd.
+ *
+ * Functions return 0 or a negative errno; results come through a last
+ * parameter named ret_..., written only on success.  Addresses, offsets and
+ * sizes are in bytes, ranges are half-open.
+ *
+ * Threads: "control plane" is any Python thread, "worker" the one thread
+ * inside lpd_worker_run().  A field that both touch says so; each such field
+ * is read and written with the __atomic builtins in C.
  */
 #ifndef LAZYPAGESD_NATIVE_H
 #define LAZYPAGESD_NATIVE_H
@@ -12,21 +21,399 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum {
+	LPD_PAGE_SIZE = 4096,
+	LPD_STATE_VERSION = 1,
+	LPD_MAX_MESSAGES = 128, /* read from a descriptor at once */
+	LPD_MAX_MESSAGE_SIZE = 32,
+	LPD_NR_LATENCY_BUCKETS = 40,
+	LPD_MAX_PENDING = 256, /* faults to be tried again */
+	LPD_MAX_WISHES = 16,   /* neighbourhoods to be filled */
+	LPD_MAX_TROUBLES = 32, /* reports not yet taken */
+	LPD_NR_READS = 16,     /* cold reads under way, a worker */
+	LPD_READ_SIZE = 65536, /* of one cold read */
+	LPD_STAGING_SIZE = 1 << 20,
+};
+
 /*
  * A region: a range of run-time addresses, and where its bytes come from.
  * Regions of one session are sorted by start and disjoint.  first_bit is the
  * position of the region's first page in the session's bitmap; it stays with
- * the page wherever mremap() moves it.
+ * the page wherever mremap() moves it.  A page belongs to at most one region,
+ * so a session never has more regions than pages.
  */
 struct lpd_region {
 	uint64_t start;
-	uint64_t offset;    /* of the first page, in the source */
+	uint64_t offset; /* of the first page, in the source */
 	uint64_t first_bit;
 	uint32_t nr_pages;
-	uint32_t source;    /* index into the session's sources */
+	uint32_t source; /* index into the session's sources */
 };
 
-/* ---- image map: CRIU's pagemap files -> a flat map of regions ------------
+/* ------------------------------------------------------------------------
+ * State: all that must outlive the daemon, in one memfd for each session.
+ */
+
+/* What a session did.  Written by the worker, read by anybody, atomically. */
+struct lpd_counters {
+	uint64_t faults;          /* messages that asked for a page */
+	uint64_t fills;           /* successful COPY and ZEROPAGE calls */
+	uint64_t pages_fault;     /* image pages filled on demand */
+	uint64_t pages_neighbour; /* ... around a fault */
+	uint64_t pages_drain;     /* ... in the background */
+	uint64_t pages_zero;      /* zero pages, on demand */
+	uint64_t pages_present;   /* found filled by somebody else */
+	uint64_t pages_dropped;   /* given up by REMOVE, UNMAP or REMAP */
+	uint64_t bytes;           /* of image pages filled */
+	uint64_t events_fork;
+	uint64_t events_remap;
+	uint64_t events_remove;
+	uint64_t events_unmap;
+	uint64_t events_unknown;
+	uint64_t retries;  /* fills tried again: EAGAIN, ENOMEM */
+	uint64_t requeues; /* faults given back to the kernel to be read anew */
+	uint64_t wakes;    /* faults answered by a WAKE alone */
+	uint64_t misses;   /* faults whose bytes were not at hand */
+	uint64_t held;     /* faults that wait for a source to be mended */
+	uint64_t latency_sum_ns; /* message read to fill, over latency[] */
+	uint64_t latency_max_ns;
+	/* bucket i counts latencies in [2^i, 2^(i+1)) ns */
+	uint64_t latency[LPD_NR_LATENCY_BUCKETS];
+};
+
+/*
+ * The head of the memfd.  Behind it lie, each at a page boundary, the bitmap
+ * (one bit a page: "the image no longer speaks for this page") and two tables
+ * of regions, of which one is in force while the other is being written.  All
+ * of it is sparse, so room for the worst case costs nothing.
+ *
+ * commit says which table is in force, how many regions it has, and how many
+ * of the messages have taken effect.  One 64-bit store changes all three, so
+ * that an event has either happened or not, whenever the daemon dies.  All
+ * other events only set bits, which may be done twice.
+ *
+ * messages is what read(2) writes into.  Slots that hold no message are zero
+ * before the read, so that a message is there as soon as the kernel has
+ * handed it out, counted or not.
+ */
+struct lpd_state {
+	/* Written once, by lpd_state_init(), and covered by checksum. */
+	uint64_t magic;
+	uint32_t version;
+	uint32_t protocol;
+	uint64_t size; /* of the memfd */
+	uint64_t nr_pages;
+	uint64_t bits_offset;
+	uint64_t table_offset[2];
+	uint32_t nr_sources;
+	uint32_t reserved;
+	uint64_t checksum;
+	/* Written by the worker; released also by the control plane. */
+	uint64_t commit;
+	uint64_t nr_missing; /* pages whose bit is clear */
+	uint64_t released;   /* 1 once the restore has finished: drain */
+	struct lpd_counters counters;
+	uint8_t messages[LPD_MAX_MESSAGES * LPD_MAX_MESSAGE_SIZE];
+};
+
+/* How a descriptor's messages are read and decoded: chosen once a session. */
+enum lpd_protocol_id {
+	LPD_PROTOCOL_UFFD_MSG = 1, /* 32 bytes, as in linux/userfaultfd.h */
+};
+
+/* Size of the memfd for so many pages, in bytes. */
+uint64_t lpd_state_size(uint64_t nr_pages);
+
+/*
+ * Lay out state in a zero-filled mapping of lpd_state_size(nr_pages) bytes.
+ * The regions are copied.  -EINVAL: unsorted, overlapping, unaligned, empty,
+ * past the end of user space, or with bits other than 0 ... nr_pages - 1 in
+ * order.
+ */
+int lpd_state_init(struct lpd_state *state, uint32_t protocol,
+		   const struct lpd_region *regions, uint64_t nr_regions,
+		   uint64_t nr_pages, uint32_t nr_sources);
+
+/*
+ * Make child (zero-filled, as large as parent) the state of a process forked
+ * now from parent's.  The caller holds the parent still: its worker has
+ * reported LPD_STATUS_FORKED and not yet been told to resume.
+ */
+void lpd_state_fork(struct lpd_state *child, const struct lpd_state *parent);
+
+/*
+ * Check a mapping of size bytes that somebody else left: 0, or -EPROTO (no
+ * state, or another version), -EBADMSG (checksum or bounds broken).
+ */
+int lpd_state_check(const struct lpd_state *state, uint64_t size);
+
+/* The regions in force; a pointer into state. */
+const struct lpd_region *lpd_state_regions(const struct lpd_state *state,
+					   uint64_t *ret_nr_regions);
+
+/* The region that holds addr, or NULL. */
+const struct lpd_region *lpd_state_find(const struct lpd_state *state,
+					uint64_t addr);
+
+/* Whether the image no longer speaks for a page; by its bit. */
+int lpd_state_test(const struct lpd_state *state, uint64_t bit);
+
+/*
+ * Set the bits of every image page within [start, end); return how many were
+ * clear.  What a fill, REMOVE and UNMAP do to the state.
+ */
+uint64_t lpd_state_mark(struct lpd_state *state, uint64_t start, uint64_t end);
+
+/*
+ * Move what lies in [from, from + len) to [to, to + len), and set the bits of
+ * what was there; return how many of those were clear.  The two ranges are
+ * disjoint, as mremap(2) demands.  Commits the table together with cursor.
+ */
+uint64_t lpd_state_remap(struct lpd_state *state, uint64_t from, uint64_t to,
+			 uint64_t len, unsigned int cursor);
+
+/*
+ * The first run of clear bits at or after addr: at most max_pages, all in one
+ * region.  Returns its length in pages, 0 if there is none.
+ */
+uint32_t lpd_state_next_missing(const struct lpd_state *state, uint64_t addr,
+				uint32_t max_pages, uint64_t *ret_addr);
+
+/* ------------------------------------------------------------------------
+ * userfaultfd: one function a call, callable from any thread.
+ */
+
+/*
+ * Fill [addr, addr + len), which lies in one mapping, from bytes; wakes who
+ * waits for it.  Returns the bytes filled, which may be fewer, or -errno.
+ */
+int64_t lpd_uffd_copy(int fd, uint64_t addr, const void *bytes, uint64_t len);
+
+/* The same with zeros. */
+int64_t lpd_uffd_zeropage(int fd, uint64_t addr, uint64_t len);
+
+/* Let every thread that waits within the range fault again. */
+int lpd_uffd_wake(int fd, uint64_t addr, uint64_t len);
+
+/* Is the address space still there?  0, or -ESRCH.  Changes nothing in it. */
+int lpd_uffd_probe(int fd);
+
+/* ------------------------------------------------------------------------
+ * Sources
+ */
+
+/*
+ * How a source is read.  Python finds out which (by trying) and passes it.
+ */
+enum lpd_source_kind {
+	LPD_SOURCE_CACHED = 1,   /* preadv2(RWF_NOWAIT) works */
+	LPD_SOURCE_MEMORY = 2,   /* lives in memory: no read ever waits */
+	LPD_SOURCE_BLOCKING = 3, /* a read may wait and cannot tell */
+};
+
+/* A file that pages come from.  The fd is borrowed, and outlives sessions. */
+struct lpd_source {
+	int32_t fd;
+	uint32_t kind;
+	uint64_t size;
+};
+
+/* ------------------------------------------------------------------------
+ * Sessions: one address space, one descriptor, served by one worker.
+ */
+
+struct lpd_worker;
+
+/* Asked of a session's worker with lpd_session_request(). */
+enum lpd_request {
+	LPD_REQUEST_ATTACH = 1 << 0, /* serve from now on */
+	LPD_REQUEST_DETACH = 1 << 1, /* stop; answered by detached = 1 */
+	LPD_REQUEST_DRAIN = 1 << 2,  /* look at state->released again */
+	LPD_REQUEST_RESUME = 1 << 3, /* the child of a FORK has been made */
+	LPD_REQUEST_RETRY = 1 << 4,  /* what is held may be filled now */
+};
+
+/* Told by the worker; lpd_session_take_status() takes it. */
+enum lpd_status {
+	LPD_STATUS_FORKED = 1 << 0,  /* paused: child_fd wants a session */
+	LPD_STATUS_DRAINED = 1 << 1, /* no page is missing, and released */
+	LPD_STATUS_GONE = 1 << 2,    /* the address space is no more */
+	LPD_STATUS_TROUBLE = 1 << 3, /* see lpd_session_take_trouble() */
+};
+
+/* A page that could not be filled, and waits.  err is a positive errno:
+ * ENODATA when the source ended before it.  source is UINT32_MAX when it was
+ * not the source that failed: the kernel refused the fill itself. */
+struct lpd_trouble {
+	uint64_t addr;
+	uint64_t offset;
+	uint32_t source;
+	uint32_t err;
+	uint64_t waiting; /* 1: a thread waits for it; 0: drain met it */
+};
+
+/* A fault that is to be tried again. */
+struct lpd_pending {
+	uint64_t addr;
+	uint64_t read_ns;
+};
+
+/*
+ * Everything about a session that need not outlive the process.  The control
+ * plane allocates it zero-filled, sets the first group, and frees it once
+ * lpd_session_detached() says so and no report of it is left to be taken.
+ */
+struct lpd_session {
+	/* Set by the control plane before LPD_REQUEST_ATTACH. */
+	struct lpd_state *state;
+	const struct lpd_source *sources; /* state->nr_sources of them */
+	struct lpd_worker *worker;
+	int32_t fd; /* non-blocking; borrowed until detached */
+	uint32_t id;
+
+	/* Shared, atomic. */
+	uint32_t request;
+	uint32_t status;
+	uint32_t in_inbox;
+	uint32_t in_reports;
+	uint32_t detached; /* the worker's last word */
+	int32_t child_fd;  /* valid with LPD_STATUS_FORKED */
+	struct lpd_session *next_in_inbox;
+	struct lpd_session *next_in_reports;
+	struct lpd_trouble troubles[LPD_MAX_TROUBLES];
+	uint32_t troubles_written; /* by the worker; wraps */
+	uint32_t troubles_taken;   /* by the control plane; wraps */
+
+	/* The worker's own. */
+	uint32_t paused;   /* until the child of a FORK is made */
+	uint32_t finished; /* drained or gone: told, and served no more */
+	uint32_t detaching;
+	uint32_t nr_reads; /* cold reads under way for it */
+	/* The worker's ring of sessions that have work. */
+	struct lpd_session *next_active;
+	struct lpd_session *prev_active;
+	/* The round: messages in state->messages, and when they were read. */
+	uint32_t nr_messages;
+	uint32_t must_read; /* before anything is tried again */
+	uint64_t read_ns;
+	/* Faults that could not be answered yet. */
+	uint32_t nr_pending;
+	uint32_t nr_hot;   /* of them, those that no reader will wake us for */
+	uint32_t nr_spins; /* attempts in a row that got EAGAIN */
+	struct lpd_pending pending[LPD_MAX_PENDING];
+	uint64_t not_before_ns; /* of the next attempt, after ENOMEM */
+	/* Background: neighbourhoods of faults, then drain. */
+	uint32_t nr_wishes;
+	uint32_t window_pages;           /* of a neighbourhood */
+	uint32_t piece_pages;            /* of drain */
+	uint32_t waits_for_read;         /* drain met a cold page */
+	uint64_t wishes[LPD_MAX_WISHES]; /* addresses that faulted */
+	uint64_t window_end;             /* of the last neighbourhood */
+	uint64_t drain_addr;             /* where drain goes on */
+	uint32_t pass_progressed; /* drain filled something since address 0 */
+	uint32_t stuck;           /* drain went round and filled nothing */
+	/* A page that is not registered; see fill.c. */
+	uint64_t absent_addr;
+	uint32_t absent_confirmed;
+};
+
+/* Ask something of the session's worker: LPD_REQUEST_... bits. */
+void lpd_session_request(struct lpd_session *session, uint32_t request);
+
+/* Whether the worker has answered LPD_REQUEST_DETACH. */
+int lpd_session_detached(const struct lpd_session *session);
+
+/* Take what the worker told, as LPD_STATUS_... bits. */
+uint32_t lpd_session_take_status(struct lpd_session *session);
+
+/* Take the oldest report of a page that cannot be filled: 0, or -ENOENT. */
+int lpd_session_take_trouble(struct lpd_session *session,
+			     struct lpd_trouble *ret_trouble);
+
+/* ------------------------------------------------------------------------
+ * Workers: threads that own sessions.
+ */
+
+/*
+ * A read that would wait for the disk, done by a reader thread.  The worker
+ * fills in a slot and sets it QUEUED; a reader makes it READING, then DONE;
+ * the worker uses the bytes and sets it FREE.  state is atomic, and whoever
+ * changed it last owns the rest.
+ */
+enum lpd_read_state {
+	LPD_READ_FREE = 0,
+	LPD_READ_QUEUED,
+	LPD_READ_READING,
+	LPD_READ_DONE,
+};
+
+struct lpd_read {
+	uint32_t state;
+	uint32_t source;
+	struct lpd_session *session;
+	uint64_t offset;
+	int64_t result; /* bytes, or -errno */
+	uint32_t len;
+	int32_t fd;
+	uint32_t offered; /* the session has been told */
+	uint8_t *bytes;   /* LPD_READ_SIZE */
+};
+
+/*
+ * The control plane allocates a worker zero-filled, with staging, page and
+ * the bytes of each read, and frees it after all its threads have returned.
+ */
+struct lpd_worker {
+	/* Set by the control plane. */
+	uint8_t *staging; /* LPD_STAGING_SIZE */
+	uint8_t *page;    /* LPD_PAGE_SIZE */
+	struct lpd_read reads[LPD_NR_READS];
+
+	/* Made by lpd_worker_init(). */
+	int32_t epoll_fd;
+	int32_t inbox_fd;  /* eventfd: the inbox, reads or stop have changed */
+	int32_t reads_fd;  /* eventfd, semaphore: a read is queued */
+	int32_t report_fd; /* eventfd: lpd_worker_take_report() has news */
+
+	/* Shared, atomic. */
+	struct lpd_session *inbox;
+	struct lpd_session *reports;
+	uint32_t stop;
+	uint64_t nr_rounds;
+
+	/* The worker's own. */
+	struct lpd_session *active; /* whose turn it is, in a ring */
+	uint32_t nr_active;
+	uint32_t nr_idle_steps; /* turns in a row that could do nothing */
+	uint32_t nr_reads;      /* slots that are not free */
+	/* What staging holds, if staged_session is not NULL. */
+	uint32_t staged_source;
+	uint32_t staged_len;
+	uint64_t staged_offset;
+	struct lpd_session *staged_session;
+};
+
+/* Open the worker's descriptors / close them. */
+int lpd_worker_init(struct lpd_worker *worker);
+void lpd_worker_deinit(struct lpd_worker *worker);
+
+/* Serve until lpd_worker_stop(); call it without the GIL, in one thread. */
+int lpd_worker_run(struct lpd_worker *worker);
+
+/* Do the worker's cold reads until lpd_worker_stop(); any number of threads. */
+int lpd_reader_run(struct lpd_worker *worker);
+
+/* Let lpd_worker_run() and nr_readers times lpd_reader_run() return. */
+void lpd_worker_stop(struct lpd_worker *worker, uint32_t nr_readers);
+
+/*
+ * Take a session that has something to tell, or NULL when none has.  Clear
+ * report_fd by reading it before, so that no report goes unseen.
+ */
+struct lpd_session *lpd_worker_take_report(struct lpd_worker *worker);
+
+/* ------------------------------------------------------------------------
+ * Image map: CRIU's pagemap files -> a flat map of regions.
  *
  * Runs at load, never at a fault: decodes pagemap-N.img (records of
  * [u32 size][pagemap_entry]) and lays a chain of such files, a checkpoint and
@@ -52,26 +439,26 @@ struct lpd_entry {
 /* What can be wrong with a pagemap; in the comment what `value` then is. */
 enum lpd_image_fault {
 	LPD_IMAGE_TRUNCATED = 1, /* bytes left, too few for a record's size */
-	LPD_IMAGE_PAST_FILE,	 /* size of a record longer than the file */
-	LPD_IMAGE_TOO_LONG,	 /* size of a record over LPD_RECORD_MAX */
-	LPD_IMAGE_VARINT,	 /* - (cut off, or over 64 bits) */
+	LPD_IMAGE_PAST_FILE,     /* size of a record longer than the file */
+	LPD_IMAGE_TOO_LONG,      /* size of a record over LPD_RECORD_MAX */
+	LPD_IMAGE_VARINT,        /* - (cut off, or over 64 bits) */
 	LPD_IMAGE_UNKNOWN_FIELD, /* number of the field */
-	LPD_IMAGE_WIRE_TYPE,	 /* number of the field */
+	LPD_IMAGE_WIRE_TYPE,     /* number of the field */
 	LPD_IMAGE_MISSING_FIELD, /* number of the field */
-	LPD_IMAGE_NR_PAGES,	 /* number of pages: 0, or 2^32 and more */
-	LPD_IMAGE_FLAGS,	 /* flags: unknown, none, or contradictory */
-	LPD_IMAGE_UNALIGNED,	 /* address */
-	LPD_IMAGE_PAST_LIMIT,	 /* address; it or the end is over 2^47 */
-	LPD_IMAGE_UNSORTED,	 /* address, below the end of the one before */
-	LPD_IMAGE_NO_PARENT,	 /* address of a page that lies in a parent */
+	LPD_IMAGE_NR_PAGES,      /* number of pages: 0, or 2^32 and more */
+	LPD_IMAGE_FLAGS,         /* flags: unknown, none, or contradictory */
+	LPD_IMAGE_UNALIGNED,     /* address */
+	LPD_IMAGE_PAST_LIMIT,    /* address; it or the end is over 2^47 */
+	LPD_IMAGE_UNSORTED,      /* address, below the end of the one before */
+	LPD_IMAGE_NO_PARENT,     /* address of a page that lies in a parent */
 	LPD_IMAGE_NOT_IN_PARENT, /* address of a page; level says in whom */
-	LPD_IMAGE_NOT_PRESENT,	 /* address of a page still at its source */
+	LPD_IMAGE_NOT_PRESENT,   /* address of a page still at its source */
 };
 
 /* Where and what it is: written when a function returns -EBADMSG. */
 struct lpd_image_error {
-	uint32_t fault;	 /* enum lpd_image_fault */
-	uint32_t level;	 /* of flattening: 0 the checkpoint, 1 its parent... */
+	uint32_t fault;  /* enum lpd_image_fault */
+	uint32_t level;  /* of flattening: 0 the checkpoint, 1 its parent... */
 	uint64_t offset; /* of decoding: in the pagemap file */
 	uint64_t value;
 };
@@ -93,7 +480,7 @@ struct lpd_pagemap {
 	uint64_t file_size;
 	uint64_t position;   /* of the next record, in the file */
 	uint64_t pages_size; /* bytes of the pages file spoken for so far */
-	uint64_t end;	     /* of the last entry */
+	uint64_t end;        /* of the last entry */
 };
 
 /*

@@ -1,0 +1,123 @@
+"""The engine: workers, the sessions spread over them, and one place where their reports arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+
+from lazypagesd.engine.session import End, Session
+from lazypagesd.engine.worker import Worker
+from lazypagesd.native import lib
+
+log = logging.getLogger(__name__)
+
+# How often sessions are asked whether their address space still exists.
+PROBE_INTERVAL_S = 1.0
+
+# How often faults that are held are tried again: somebody may have mended their source.
+RETRY_INTERVAL_S = 10.0
+
+
+class Engine:
+    """Serves sessions with one worker a processor. Belongs to the running asyncio loop, from
+    start() to stop()."""
+
+    def __init__(self, nr_workers: int | None = None) -> None:
+        """Prepare *nr_workers* workers; by default as many as the process may use processors."""
+        self.workers = [Worker(i) for i in range(nr_workers or len(os.sched_getaffinity(0)))]
+        self.sessions: set[Session] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle = asyncio.Event()
+        self._next_retry_s = 0.0
+
+    def start(self) -> None:
+        """Start the workers, and listen to them."""
+        loop = asyncio.get_running_loop()
+        for worker in self.workers:
+            worker.start()
+            loop.add_reader(worker.report_fd, self._take_reports, worker)
+        self._next_retry_s = loop.time() + RETRY_INTERVAL_S
+        self._timer = loop.call_later(PROBE_INTERVAL_S, self._probe)
+
+    def attach(self, session: Session) -> None:
+        """Serve *session* with the worker that has the fewest, until it ends; then it is
+        closed."""
+        self.sessions.add(session)
+        self._idle.clear()
+        if session.pidfd is not None:
+            asyncio.get_running_loop().add_reader(session.pidfd, self._exited, session)
+        min(self.workers, key=lambda worker: len(worker.sessions)).attach(session)
+
+    def abandon(self, session: Session) -> None:
+        """Stop serving *session*, whatever is missing: once closed, the kernel hands its process
+        zero pages."""
+        self._let_go(session, End.ABANDONED)
+
+    async def stop(self) -> None:
+        """Abandon what is still being served, and end the workers."""
+        for session in list(self.sessions):
+            self.abandon(session)
+        while self.sessions:
+            self._idle.clear()
+            await self._idle.wait()
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        for worker in self.workers:
+            loop.remove_reader(worker.report_fd)
+            worker.stop()
+
+    def _take_reports(self, worker: Worker) -> None:
+        reports, detached = worker.take_reports()
+        for session, status in reports:
+            self._handle(session, status)
+        for session in detached:
+            self._close(session)
+
+    def _handle(self, session: Session, status: int) -> None:
+        if status & lib.LPD_STATUS_TROUBLE:
+            for trouble in session.take_troubles():
+                session.on_trouble(session, trouble)
+        if status & lib.LPD_STATUS_FORKED:
+            session.on_fork(session, session.pointer.child_fd)
+        if status & lib.LPD_STATUS_DRAINED:
+            self._let_go(session, End.DRAINED)
+        if status & lib.LPD_STATUS_GONE:
+            self._let_go(session, End.GONE)
+
+    def _let_go(self, session: Session, end: End) -> None:
+        if session.end is None:
+            session.end = end
+            session.request(lib.LPD_REQUEST_DETACH)
+
+    def _exited(self, session: Session) -> None:
+        # Its memory may live on in a process that shares it; asking the descriptor tells.
+        self._forget_pidfd(session)
+        if session.end is None and session.is_gone():
+            self._let_go(session, End.GONE)
+
+    def _forget_pidfd(self, session: Session) -> None:
+        if session.pidfd is not None:
+            asyncio.get_running_loop().remove_reader(session.pidfd)
+            session.close_pidfd()
+
+    def _close(self, session: Session) -> None:
+        self._forget_pidfd(session)
+        session.close()
+        self.sessions.discard(session)
+        if not self.sessions:
+            self._idle.set()
+        session.on_end(session)
+
+    def _probe(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(PROBE_INTERVAL_S, self._probe)
+        retry = loop.time() >= self._next_retry_s
+        for session in self.sessions:
+            if session.end is None and session.is_gone():
+                self._let_go(session, End.GONE)
+            elif retry and session.state.pointer.counters.held:
+                session.retry()
+        if retry:
+            self._next_retry_s = loop.time() + RETRY_INTERVAL_S

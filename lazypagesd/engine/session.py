@@ -1,0 +1,131 @@
+"""One address space: a descriptor, its state, and what its worker says of it."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lazypagesd.engine.state import State
+from lazypagesd.engine.statistics import Counters
+from lazypagesd.kernel import uffd
+from lazypagesd.native import ffi, lib
+from lazypagesd.sources.file import FileSource
+
+if TYPE_CHECKING:
+    from lazypagesd.engine.worker import Worker
+    from lazypagesd.native._native import CData
+
+
+class End(enum.StrEnum):
+    """How a session ended."""
+
+    DRAINED = "drained"  # every page is in
+    GONE = "gone"  # the address space is no more
+    ABANDONED = "abandoned"  # given up by the control plane
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A page that cannot be filled, and why. *source* is None where the kernel refused the fill
+    itself.
+
+    *waiting* says whether a thread waits for it, or the drain has met it.
+    """
+
+    addr: int
+    source: str | None
+    offset: int
+    error: OSError
+    waiting: bool
+
+
+class Session:
+    """One userfaultfd being served.  Owns *fd*, *pidfd* and *state* until close()."""
+
+    def __init__(
+        self,
+        name: str,
+        fd: int,
+        state: State,
+        sources: Sequence[FileSource],
+        *,
+        pidfd: int | None = None,
+    ) -> None:
+        """Prepare a session. Takes ownership of *fd*, *state* and *pidfd*; borrows the sources'
+        descriptors."""
+        self.name = name
+        self.fd = fd
+        self.pidfd = pidfd
+        self.state = state
+        self.sources = tuple(sources)
+        self.end: End | None = None
+        self.worker: Worker | None = None
+        self.final: Counters | None = None
+        self.nr_children = 0
+        # What the session told of itself: set by whoever it belongs to, called in the control
+        # plane's thread.
+        self.on_fork: Callable[[Session, int], None] = lambda session, child_fd: None
+        self.on_end: Callable[[Session], None] = lambda session: None
+        self.on_trouble: Callable[[Session, Trouble], None] = lambda session, trouble: None
+        self._c_sources = ffi.new("struct lpd_source[]", max(len(self.sources), 1))
+        for c_source, source in zip(self._c_sources, self.sources, strict=False):
+            c_source.fd, c_source.kind, c_source.size = source.fd, source.kind, source.size
+        self.pointer: CData = ffi.new("struct lpd_session *")
+        self.pointer.state = state.pointer
+        self.pointer.sources = self._c_sources
+        self.pointer.fd = fd
+
+    @property
+    def counters(self) -> Counters:
+        """What it did so far; after its end, what it did in all."""
+        return self.final or Counters.read(self.state.pointer)
+
+    def is_gone(self) -> bool:
+        """Whether its address space has ended: the descriptor knows, also after an exec."""
+        return not uffd.is_alive(self.fd)
+
+    def request(self, what: int) -> None:
+        """Ask its worker for something (LPD_REQUEST_... bits); nothing once it has ended."""
+        if self.worker is not None:
+            lib.lpd_session_request(self.pointer, what)
+
+    def drain(self) -> None:
+        """Let everything that is missing be filled: the restore has finished."""
+        self.state.release()
+        self.request(lib.LPD_REQUEST_DRAIN)
+
+    def retry(self) -> None:
+        """Let the faults that are held be tried again."""
+        self.request(lib.LPD_REQUEST_RETRY)
+
+    def take_troubles(self) -> list[Trouble]:
+        """Take the reports of pages that cannot be filled, oldest first."""
+        troubles, trouble = [], ffi.new("struct lpd_trouble *")
+        while lib.lpd_session_take_trouble(self.pointer, trouble) == 0:
+            known = trouble.source < len(self.sources)
+            troubles.append(
+                Trouble(
+                    addr=trouble.addr,
+                    source=self.sources[trouble.source].name if known else None,
+                    offset=trouble.offset,
+                    error=OSError(trouble.err, os.strerror(trouble.err)),
+                    waiting=bool(trouble.waiting),
+                )
+            )
+        return troubles
+
+    def close_pidfd(self) -> None:
+        """Close the pidfd, if there still is one."""
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+            self.pidfd = None
+
+    def close(self) -> None:
+        """Close what it owns.  Its worker must have let go of it."""
+        self.final = self.counters
+        self.close_pidfd()
+        os.close(self.fd)
+        self.state.close()

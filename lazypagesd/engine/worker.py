@@ -1,0 +1,90 @@
+"""A worker: a thread in C that serves sessions, and the threads that read cold pages for it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from lazypagesd.engine.session import Session
+from lazypagesd.native import ffi, lib
+
+if TYPE_CHECKING:
+    from lazypagesd.native._native import CData
+
+# Threads that wait for a disk on behalf of one worker.
+NR_READERS = 2
+
+
+class Worker:
+    """Owns its threads and descriptors from start() to stop()."""
+
+    def __init__(self, number: int) -> None:
+        """Prepare the memory of worker *number*."""
+        self.number = number
+        self.sessions: dict[CData, Session] = {}
+        self._memory = {
+            "staging": ffi.new("uint8_t[]", lib.LPD_STAGING_SIZE),
+            "page": ffi.new("uint8_t[]", lib.LPD_PAGE_SIZE),
+            "reads": ffi.new("uint8_t[]", lib.LPD_NR_READS * lib.LPD_READ_SIZE),
+        }
+        self.pointer: CData = ffi.new("struct lpd_worker *")
+        self.pointer.staging = self._memory["staging"]
+        self.pointer.page = self._memory["page"]
+        for i in range(lib.LPD_NR_READS):
+            self.pointer.reads[i].bytes = self._memory["reads"] + i * lib.LPD_READ_SIZE
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Open its descriptors and start its threads."""
+        if code := lib.lpd_worker_init(self.pointer):
+            raise OSError(-code, f"worker {self.number}: {os.strerror(-code)}")
+        self._spawn("worker", lib.lpd_worker_run)
+        for _ in range(NR_READERS):
+            self._spawn("reader", lib.lpd_reader_run)
+
+    def _spawn(self, what: str, run: Callable[[CData], int]) -> None:
+        # Daemonic: a reader that waits for a dead network file system must not keep the process
+        # from exiting.
+        thread = threading.Thread(
+            target=run, args=(self.pointer,), name=f"{what}-{self.number}", daemon=True
+        )
+        thread.start()
+        self._threads.append(thread)
+
+    @property
+    def report_fd(self) -> int:
+        """Readable when take_reports() has news."""
+        return int(self.pointer.report_fd)
+
+    def attach(self, session: Session) -> None:
+        """Serve a session from now on."""
+        session.worker = self
+        session.pointer.worker = self.pointer
+        self.sessions[session.pointer] = session
+        session.request(lib.LPD_REQUEST_ATTACH)
+
+    def take_reports(self) -> tuple[list[tuple[Session, int]], list[Session]]:
+        """Take what is new: sessions with their LPD_STATUS_... bits, and sessions that were let go
+        of.
+
+        The latter are the caller's to close; they are looked for first, so that no report of
+        theirs is left behind.
+        """
+        os.eventfd_read(self.report_fd)
+        detached = [s for s in self.sessions.values() if lib.lpd_session_detached(s.pointer)]
+        reports = []
+        while pointer := lib.lpd_worker_take_report(self.pointer):
+            reports.append((self.sessions[pointer], lib.lpd_session_take_status(pointer)))
+        for session in detached:
+            del self.sessions[session.pointer]
+            session.worker = None
+        return reports, detached
+
+    def stop(self) -> None:
+        """End its threads and close its descriptors.  Every session must have been let go of."""
+        lib.lpd_worker_stop(self.pointer, NR_READERS)
+        for thread in self._threads:
+            thread.join()
+        lib.lpd_worker_deinit(self.pointer)

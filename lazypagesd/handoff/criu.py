@@ -1,0 +1,222 @@
+"""CRIU's hand-off: what ``criu restore --lazy-pages`` writes to lazy-pages.socket.
+
+Some facts about it (CRIU 4.2, checked against 4.1.1):
+
+- The stream has one record for each process of pstree.img, in any order: an ``int32`` pid, as
+  dumped, in host byte order; then, if the pid is positive, one further byte with the process's
+  userfaultfd as SCM_RIGHTS. A negative pid is a zombie's, and comes alone.
+- After all records, when the processes are about to go on: the word 0x52535446. Then end of file.
+  Nothing is ever written back.
+- Each process sends its own record, so that with SO_PASSPIDFD set the record's pidfd is that very
+  process's.
+- A descriptor comes before the process has registered any memory with it. So its faults are to be
+  answered at once, and nothing is to be filled unasked before the final word.
+- If the connection is closed before the final word, the restore fails and kills what it has made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import socket
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lazypagesd.engine.restore import Restore
+from lazypagesd.errors import HandoffError
+from lazypagesd.images.checkpoint import Checkpoint
+from lazypagesd.kernel import fdpass, uffd
+from lazypagesd.sources.file import FileSource
+
+SOCKET_NAME = "lazy-pages.socket"
+PID = struct.Struct("=i")
+WORD = struct.Struct("=I")
+RESTORE_FINISHED = 0x52535446  # "RSTF"; LAZY_PAGES_RESTORE_FINISHED, sent by criu restore
+
+REQUIRED_EVENTS = (
+    uffd.Feature.EVENT_FORK
+    | uffd.Feature.EVENT_REMAP
+    | uffd.Feature.EVENT_REMOVE
+    | uffd.Feature.EVENT_UNMAP
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A process that is to be served.  The receiver owns *fd* and *pidfd*."""
+
+    pid: int
+    fd: int
+    pidfd: int | None
+
+
+class Stage(enum.Enum):
+    """What comes next on the stream."""
+
+    PID = enum.auto()
+    DESCRIPTOR = enum.auto()
+    WORD = enum.auto()
+    END = enum.auto()
+
+
+class Protocol:
+    """The stream of one restore, as a state machine: ask how much is wanted, receive that, feed
+    it.
+
+    *zombies* says of each pid of the checkpoint whether it is one.
+    """
+
+    def __init__(self, zombies: Mapping[int, bool]) -> None:
+        self.stage = Stage.PID if zombies else Stage.WORD
+        self._zombies = dict(zombies)
+        self._pid = 0
+
+    @property
+    def wanted(self) -> int:
+        """How many bytes to receive next: never more than belong together."""
+        return PID.size if self.stage in (Stage.PID, Stage.WORD) else 1
+
+    def feed(self, message: fdpass.Message) -> Record | None:
+        """Take what was received; no bytes mean end of file.  Raises HandoffError.
+
+        Takes what it needs out of *message*, whose rest stays the caller's to close.
+        """
+        match self.stage:
+            case Stage.PID:
+                self._feed_pid(message.data)
+            case Stage.DESCRIPTOR:
+                return self._feed_descriptor(message)
+            case Stage.WORD:
+                self._feed_word(message.data)
+            case Stage.END:
+                if message.data:
+                    raise HandoffError(f"hand-off: {message.data!r} follows the final word")
+        return None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the final word has come."""
+        return self.stage is Stage.END
+
+    def _feed_pid(self, data: bytes) -> None:
+        left = f"{len(self._zombies)} of the processes are yet to come"
+        if not data:
+            raise HandoffError(f"hand-off: the restore closed the connection while {left}")
+        if len(data) < PID.size:
+            raise HandoffError(f"hand-off: short read of a pid ({data.hex()}), {left}")
+        [pid] = PID.unpack(data)
+        zombie = self._zombies.pop(abs(pid), None)
+        if zombie is None:
+            raise HandoffError(
+                f"hand-off: pid {pid} is not in the checkpoint, or came before:"
+                " restore from the same images directory"
+            )
+        if zombie != (pid < 0):
+            found = "a zombie" if zombie else "no zombie"
+            raise HandoffError(f"hand-off: pid {pid}: it is {found} in the checkpoint")
+        self._pid = pid
+        self.stage = Stage.DESCRIPTOR if pid > 0 else self._next_record()
+
+    def _feed_descriptor(self, message: fdpass.Message) -> Record:
+        if not message.data:
+            raise HandoffError(
+                f"hand-off: the restore closed the connection before the descriptor of {self._pid}"
+            )
+        if len(message.fds) != 1:
+            raise HandoffError(
+                f"hand-off: {len(message.fds)} descriptors came for pid {self._pid}, not 1"
+            )
+        vet(message.fds[0], self._pid)
+        self.stage = self._next_record()
+        return Record(self._pid, message.fds.pop(), message.take_pidfd())
+
+    def _feed_word(self, data: bytes) -> None:
+        if not data:
+            raise HandoffError(
+                "hand-off: the restore closed the connection before it had finished"
+            )
+        if len(data) < WORD.size or WORD.unpack(data)[0] != RESTORE_FINISHED:
+            raise HandoffError(
+                f"hand-off: the final word is {data.hex()}, not {RESTORE_FINISHED:#x}"
+            )
+        self.stage = Stage.END
+
+    def _next_record(self) -> Stage:
+        return Stage.PID if self._zombies else Stage.WORD
+
+
+def vet(fd: int, pid: int) -> None:
+    """Raise HandoffError, with every reason, if *fd* cannot be served exactly."""
+    found = uffd.describe(fd)
+    if found is None:
+        raise HandoffError(
+            f"hand-off: the descriptor of pid {pid} is no userfaultfd ({uffd.target(fd)})"
+        )
+    reasons = []
+    if found.blocking:
+        reasons.append("it is blocking: open it with O_NONBLOCK")
+    if not found.negotiated:
+        reasons.append("its API is not negotiated: do UFFDIO_API first")
+    elif missing := REQUIRED_EVENTS & ~found.features:
+        reasons.append(f"it lacks {missing.name}: ask for all four events in UFFDIO_API")
+    if uffd.Feature.SIGBUS in found.features:
+        reasons.append("it has UFFD_FEATURE_SIGBUS, and so sends no messages: do without")
+    if reasons:
+        raise HandoffError(
+            f"hand-off: the userfaultfd of pid {pid} cannot be served: {'; '.join(reasons)}"
+        )
+
+
+async def receive(
+    connection: socket.socket,
+    checkpoint: Checkpoint,
+    sources: Mapping[int, FileSource],
+    restore: Restore,
+) -> None:
+    """Take over every process that comes on *connection*, and release *restore* when its tool has
+    finished.
+
+    *sources* are the checkpoint's pages files by their descriptors. Raises HandoffError when the
+    stream breaks its protocol; what was taken over until then is *restore*'s, and still being
+    served.
+    """
+    protocol = Protocol({task.pid: task.zombie for task in checkpoint.tasks})
+    while True:
+        message = await receive_message(connection, protocol.wanted)
+        try:
+            ended = protocol.finished and not message.data
+            record = protocol.feed(message)
+        finally:
+            message.close()
+        if record is not None:
+            page_map = checkpoint.page_map(record.pid)
+            restore.add(
+                str(record.pid),
+                record.fd,
+                page_map,
+                [sources[file.fd] for file in page_map.sources],
+                pidfd=record.pidfd,
+            )
+        if protocol.finished and not restore.released:
+            restore.release()
+        if ended:
+            return
+
+
+async def receive_message(connection: socket.socket, size: int) -> fdpass.Message:
+    """Wait for, and receive, at most *size* bytes with what comes beside them; a broken connection
+    has none."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            return fdpass.receive(connection, size)
+        except BlockingIOError:
+            readable = loop.create_future()
+            loop.add_reader(connection, readable.set_result, None)
+            try:
+                await readable
+            finally:
+                loop.remove_reader(connection)
+        except ConnectionError:
+            return fdpass.Message(b"")

@@ -1,0 +1,92 @@
+"""One message of a unix socket, with the descriptors and the sender that came with it."""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+# Not in Python 3.11's socket module; include/linux/socket.h and asm-generic/socket.h.
+SCM_PIDFD = 0x04
+SO_PASSPIDFD = 76
+
+# struct ucred: pid, uid, gid.
+UCRED = struct.Struct("3i")
+
+# What Linux lets one message carry (SCM_MAX_FD), in ints.
+MAX_FDS = 253
+
+
+@dataclass(slots=True)
+class Message:
+    """What one recvmsg() brought. Owns *fds* and *pidfd* until they are taken; close() closes what
+    is left."""
+
+    data: bytes
+    fds: list[int] = field(default_factory=list)
+    pid: int | None = None
+    pidfd: int | None = None
+
+    def take_fd(self) -> int | None:
+        """Hand over the first descriptor, or None."""
+        return self.fds.pop(0) if self.fds else None
+
+    def take_pidfd(self) -> int | None:
+        """Hand over the sender's pidfd, or None."""
+        pidfd, self.pidfd = self.pidfd, None
+        return pidfd
+
+    def close(self) -> None:
+        """Close every descriptor that nobody took."""
+        close_all(self.fds)
+        self.fds.clear()
+        if (pidfd := self.take_pidfd()) is not None:
+            os.close(pidfd)
+
+
+def close_all(fds: Iterable[int]) -> None:
+    """Close descriptors, each exactly once."""
+    for fd in fds:
+        os.close(fd)
+
+
+def ask_for_sender(sock: socket.socket) -> bool:
+    """Make every message to *sock* (and to what it accepts) name its sender; False if it cannot
+    give a pidfd."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_PASSPIDFD, 1)
+    except OSError:
+        return False
+    return True
+
+
+def receive(sock: socket.socket, size: int) -> Message:
+    """Receive at most *size* bytes, and what comes with the first of them.
+
+    Raises BlockingIOError when nothing is there. A truncated control message cannot happen: the
+    buffer holds all that Linux lets a message carry.
+    """
+    space = socket.CMSG_SPACE(MAX_FDS * 4) + socket.CMSG_SPACE(UCRED.size) + socket.CMSG_SPACE(4)
+    data, ancillary, _flags, _address = sock.recvmsg(size, space, socket.MSG_CMSG_CLOEXEC)
+    message = Message(data)
+    for level, kind, payload in ancillary:
+        if level != socket.SOL_SOCKET:
+            continue
+        if kind == socket.SCM_RIGHTS:
+            message.fds += ints(payload)
+        elif kind == socket.SCM_CREDENTIALS:
+            message.pid = UCRED.unpack(payload[: UCRED.size])[0]
+        elif kind == SCM_PIDFD:
+            [message.pidfd] = ints(payload)
+    return message
+
+
+def ints(payload: bytes) -> list[int]:
+    """Unpack descriptor numbers, dropping a tail that is no whole one."""
+    numbers = array.array("i")
+    numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
+    return numbers.tolist()

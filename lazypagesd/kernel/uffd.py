@@ -1,0 +1,83 @@
+"""What a userfaultfd descriptor is, read from the descriptor itself.
+
+Some facts: ``/proc/self/fdinfo/N`` says ``API: aa:FEATURES:IOCTLS``, all hexadecimal. FEATURES is
+0 before UFFDIO_API and has the kernel's own bit 31 after it (Linux 5.15);
+include/uapi/linux/userfaultfd.h has the others. A descriptor with UFFD_FEATURE_SIGBUS sends no
+messages at all, and a blocking one cannot be polled, so neither can be served.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from lazypagesd.native import lib
+
+UFFD_API = 0xAA
+
+
+class Feature(enum.IntFlag):
+    """UFFD_FEATURE_..., as negotiated by UFFDIO_API."""
+
+    PAGEFAULT_FLAG_WP = 1 << 0
+    EVENT_FORK = 1 << 1
+    EVENT_REMAP = 1 << 2
+    EVENT_REMOVE = 1 << 3
+    MISSING_HUGETLBFS = 1 << 4
+    MISSING_SHMEM = 1 << 5
+    EVENT_UNMAP = 1 << 6
+    SIGBUS = 1 << 7
+    THREAD_ID = 1 << 8
+    MINOR_HUGETLBFS = 1 << 9
+    MINOR_SHMEM = 1 << 10
+    EXACT_ADDRESS = 1 << 11
+    WP_HUGETLBFS_SHMEM = 1 << 12
+    WP_UNPOPULATED = 1 << 13
+    POISON = 1 << 14
+    WP_ASYNC = 1 << 15
+    MOVE = 1 << 16
+
+
+ALL_FEATURES = sum(Feature)
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A userfaultfd as the kernel describes it."""
+
+    negotiated: bool
+    features: Feature
+    blocking: bool
+
+
+def target(fd: int) -> str:
+    """Return what a descriptor is open on, as /proc shows it."""
+    return str(Path(f"/proc/self/fd/{fd}").readlink())
+
+
+def describe(fd: int) -> Descriptor | None:
+    """Describe *fd*, or return None if it is no userfaultfd."""
+    if target(fd) != "anon_inode:[userfaultfd]":
+        return None
+    for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines():
+        if line.startswith("API:"):
+            api, features, _ioctls = line.removeprefix("API:").split(":")
+            break
+    else:
+        raise OSError(
+            errno.EPROTO, "fdinfo of a userfaultfd has no API line", f"/proc/self/fdinfo/{fd}"
+        )
+    bits = int(features, 16)
+    return Descriptor(
+        negotiated=int(api, 16) == UFFD_API and bits != 0,
+        features=Feature(bits & ALL_FEATURES),
+        blocking=os.get_blocking(fd),
+    )
+
+
+def is_alive(fd: int) -> bool:
+    """Whether the address space behind a userfaultfd still exists.  Changes nothing in it."""
+    return lib.lpd_uffd_probe(fd) == 0

@@ -1,0 +1,142 @@
+/*
+ * background.c: what is filled though nobody waits for it: the neighbourhood
+ * of a page that was faulted at, and then all the rest, in address order.
+ */
+#include "internal.h"
+
+#define MIN_WINDOW_PAGES 16  /* 64 KiB */
+#define MAX_WINDOW_PAGES 256 /* 1 MiB */
+#define MIN_PIECE_PAGES  16
+#define MAX_PIECE_PAGES  256
+/* Of one step, however short the runs are. */
+#define MAX_RUNS 64
+
+bool lpd_background_wanted(const struct lpd_session *session)
+{
+	/* Not before the restore has finished: mappings still move about. */
+	if (!__atomic_load_n(&session->state->released, __ATOMIC_RELAXED) ||
+	    session->paused || session->finished || session->detaching)
+		return false;
+	return session->nr_wishes ||
+	       (session->state->nr_missing && !session->stuck &&
+		!session->waits_for_read);
+}
+
+void lpd_background_wish(struct lpd_session *session, uint64_t addr)
+{
+	/* Somebody waits for pages: keep out of the way. */
+	session->piece_pages = MIN_PIECE_PAGES;
+	if (session->nr_wishes < LPD_MAX_WISHES)
+		session->wishes[session->nr_wishes++] = addr;
+}
+
+/* Where the neighbourhood begins; the window has learnt from the fault. */
+static uint64_t window_start(struct lpd_session *session, uint64_t addr)
+{
+	bool goes_on = addr == session->window_end;
+	uint64_t pages =
+		goes_on ? session->window_pages * 2 : session->window_pages / 2;
+
+	session->window_pages =
+		lpd_max(MIN_WINDOW_PAGES, lpd_min(MAX_WINDOW_PAGES, pages));
+	/* Powers of two, all of them. */
+	return goes_on ? addr
+		       : addr & ~((uint64_t)session->window_pages *
+					  LPD_PAGE_SIZE -
+				  1);
+}
+
+static enum lpd_outcome fill_neighbourhood(struct lpd_worker *worker,
+					   struct lpd_session *session,
+					   uint64_t addr)
+{
+	uint64_t start = window_start(session, addr);
+	uint64_t end = start + (uint64_t)session->window_pages * LPD_PAGE_SIZE;
+
+	session->window_end = end;
+	for (unsigned int i = 0; i < MAX_RUNS && start < end; i++) {
+		uint64_t run;
+		uint32_t nr_pages =
+			lpd_state_next_missing(session->state, start,
+					       (end - start) / LPD_PAGE_SIZE,
+					       &run);
+
+		if (!nr_pages || run >= end)
+			break;
+		nr_pages = lpd_min(nr_pages, (end - run) / LPD_PAGE_SIZE);
+		enum lpd_outcome outcome =
+			lpd_fill_run(worker, session, run, nr_pages,
+				     &session->state->counters.pages_neighbour);
+		/* It was but a wish; the drain will come by. */
+		if (outcome != LPD_FILLED)
+			return outcome == LPD_HELD ? LPD_FILLED : outcome;
+		start = run + (uint64_t)nr_pages * LPD_PAGE_SIZE;
+	}
+	return LPD_FILLED;
+}
+
+/* All regions have been gone through: once more, if that led anywhere. */
+static void end_pass(struct lpd_session *session)
+{
+	session->stuck = !session->pass_progressed;
+	session->pass_progressed = 0;
+	session->drain_addr = 0;
+}
+
+/* Leave the page at which a run was held behind: the next is another. */
+static void skip_held(struct lpd_session *session, uint64_t run)
+{
+	uint64_t addr;
+
+	if (lpd_state_next_missing(session->state, run, 1, &addr))
+		session->drain_addr = addr + LPD_PAGE_SIZE;
+}
+
+static enum lpd_outcome drain_piece(struct lpd_worker *worker,
+				    struct lpd_session *session)
+{
+	uint64_t budget = lpd_max(session->piece_pages, MIN_PIECE_PAGES);
+
+	session->piece_pages = lpd_min(2 * budget, MAX_PIECE_PAGES);
+	for (unsigned int i = 0; i < MAX_RUNS && budget; i++) {
+		uint64_t before = session->state->nr_missing, run;
+		uint32_t nr_pages = lpd_state_next_missing(session->state,
+							   session->drain_addr,
+							   budget, &run);
+
+		if (!nr_pages) {
+			end_pass(session);
+			return LPD_FILLED;
+		}
+		enum lpd_outcome outcome =
+			lpd_fill_run(worker, session, run, nr_pages,
+				     &session->state->counters.pages_drain);
+		if (session->state->nr_missing < before)
+			session->pass_progressed = 1;
+		switch (outcome) {
+		case LPD_FILLED:
+			session->drain_addr =
+				run + (uint64_t)nr_pages * LPD_PAGE_SIZE;
+			break;
+		case LPD_HELD:
+			skip_held(session, run);
+			break;
+		case LPD_MISSED:
+			session->waits_for_read = 1;
+			return outcome;
+		default:
+			return outcome;
+		}
+		budget -= nr_pages;
+	}
+	return LPD_FILLED;
+}
+
+enum lpd_outcome lpd_background_step(struct lpd_worker *worker,
+				     struct lpd_session *session)
+{
+	if (session->nr_wishes)
+		return fill_neighbourhood(
+			worker, session, session->wishes[--session->nr_wishes]);
+	return drain_piece(worker, session);
+}

@@ -1,0 +1,259 @@
+/*
+ * fill.c: pages put in place, and what each refusal means.
+ *
+ * Some facts about UFFDIO_COPY (man 2 ioctl_userfaultfd, and tried):
+ *
+ * - EAGAIN: a fork, mremap, madvise or munmap is under way, and its caller
+ *   sleeps until we have read its event.  The cure is to read on, then to try
+ *   again; the caller must get to run, too.
+ * - ENOENT: the range does not lie in one registered mapping.  mprotect(),
+ *   madvise() and mlock() split a mapping without a word, so a long range is
+ *   halved until it fits.  A single page that gets ENOENT is not registered;
+ *   unless an mremap() has just moved it away, whose event we have yet to
+ *   read: the kernel looks for such before it looks for the mapping, not
+ *   after.  So read first.  If that brings no event and the page gets ENOENT
+ *   again, then no move was pending at the first attempt: had one been, the
+ *   second would have got EAGAIN until its event was read.
+ * - EEXIST: a page is there already.  Its waiters, if any, want a WAKE.
+ * - ESRCH (and ENOSPC, before Linux 4.13): the address space is gone.
+ * - ENOMEM: the memory cgroup of the process is full.
+ */
+#include <errno.h>
+
+#include "internal.h"
+
+/* Between attempts that wait for something that does not tell. */
+#define LATER_NS 1000000
+
+static enum lpd_outcome refused(struct lpd_session *session,
+				struct lpd_trouble trouble, int64_t rc)
+{
+	switch (-rc) {
+	case EAGAIN:
+		LPD_COUNT(session->state->counters.retries, 1);
+		return LPD_AGAIN;
+	case ENOMEM:
+		LPD_COUNT(session->state->counters.retries, 1);
+		session->not_before_ns = lpd_now_ns() + LATER_NS;
+		return LPD_LATER;
+	case ESRCH:
+	case ENOSPC:
+		return LPD_GONE;
+	default:
+		trouble.err = -rc;
+		lpd_session_hold(session, trouble);
+		return LPD_HELD;
+	}
+}
+
+static enum lpd_outcome unreadable(struct lpd_session *session,
+				   struct lpd_trouble trouble, int64_t rc)
+{
+	switch (-rc) {
+	case EINPROGRESS:
+		return LPD_MISSED;
+	case EAGAIN:
+		session->not_before_ns = lpd_now_ns() + LATER_NS;
+		return LPD_LATER;
+	default:
+		trouble.err = -rc;
+		lpd_session_hold(session, trouble);
+		return LPD_HELD;
+	}
+}
+
+static void count_latency(struct lpd_counters *counters, uint64_t read_ns)
+{
+	uint64_t ns = lpd_max(lpd_now_ns() - read_ns, 1);
+	unsigned int bucket = 63 - __builtin_clzll(ns);
+
+	LPD_COUNT(counters->latency_sum_ns, ns);
+	if (ns > counters->latency_max_ns)
+		LPD_COUNT(counters->latency_max_ns,
+			  ns - counters->latency_max_ns);
+	LPD_COUNT(
+		counters->latency[lpd_min(bucket, LPD_NR_LATENCY_BUCKETS - 1)],
+		1);
+}
+
+/* What is there is there: let whoever waits for it look again. */
+static enum lpd_outcome wake(struct lpd_session *session, uint64_t addr)
+{
+	LPD_COUNT(session->state->counters.wakes, 1);
+	return lpd_uffd_wake(session->fd, addr, LPD_PAGE_SIZE) == -ESRCH
+		       ? LPD_GONE
+		       : LPD_FILLED;
+}
+
+/* The image does not, or no longer, speak for this page: it is zero. */
+static enum lpd_outcome fill_zero(struct lpd_session *session,
+				  struct lpd_pending fault)
+{
+	struct lpd_counters *counters = &session->state->counters;
+	int64_t rc = lpd_uffd_zeropage(session->fd, fault.addr, LPD_PAGE_SIZE);
+
+	if (rc > 0) {
+		LPD_COUNT(counters->fills, 1);
+		LPD_COUNT(counters->pages_zero, 1);
+		count_latency(counters, fault.read_ns);
+		return LPD_FILLED;
+	}
+	/* Filled since it was faulted at, or unmapped: see for yourself. */
+	if (rc == -EEXIST || rc == -ENOENT)
+		return wake(session, fault.addr);
+	return refused(session,
+		       (struct lpd_trouble){.addr = fault.addr,
+					    .source = UINT32_MAX,
+					    .waiting = 1},
+		       rc);
+}
+
+static enum lpd_outcome fill_image(struct lpd_worker *worker,
+				   struct lpd_session *session,
+				   const struct lpd_region *region,
+				   struct lpd_pending fault)
+{
+	struct lpd_counters *counters = &session->state->counters;
+	uint64_t skipped = fault.addr - region->start;
+	uint64_t bit = region->first_bit + skipped / LPD_PAGE_SIZE;
+	struct lpd_trouble trouble = {
+		.addr = fault.addr,
+		.source = region->source,
+		.offset = region->offset + skipped,
+		.waiting = 1,
+	};
+	const uint8_t *bytes;
+	int64_t rc = lpd_source_read(worker, session, trouble.source,
+				     trouble.offset, LPD_PAGE_SIZE, &bytes);
+
+	if (rc < 0)
+		return unreadable(session, trouble, rc);
+	rc = lpd_uffd_copy(session->fd, fault.addr, bytes, LPD_PAGE_SIZE);
+	switch (-rc) {
+	case -LPD_PAGE_SIZE:
+		lpd_bits_set(session->state, bit, 1);
+		LPD_COUNT(counters->fills, 1);
+		LPD_COUNT(counters->pages_fault, 1);
+		LPD_COUNT(counters->bytes, LPD_PAGE_SIZE);
+		count_latency(counters, fault.read_ns);
+		lpd_background_wish(session, fault.addr);
+		return LPD_FILLED;
+	case EEXIST:
+		lpd_bits_set(session->state, bit, 1);
+		LPD_COUNT(counters->pages_present, 1);
+		return wake(session, fault.addr);
+	case ENOENT:
+		/* It faults again, if it is still there to be faulted at. */
+		return wake(session, fault.addr);
+	default:
+		return refused(session, trouble, rc);
+	}
+}
+
+enum lpd_outcome lpd_fill_fault(struct lpd_worker *worker,
+				struct lpd_session *session,
+				struct lpd_pending fault)
+{
+	const struct lpd_region *region =
+		lpd_state_find(session->state, fault.addr);
+
+	if (!region ||
+	    lpd_state_test(session->state,
+			   region->first_bit + (fault.addr - region->start) /
+						       LPD_PAGE_SIZE))
+		return fill_zero(session, fault);
+	return fill_image(worker, session, region, fault);
+}
+
+/* Is a page that got ENOENT not registered, rather than being moved? */
+static bool absent_for_sure(struct lpd_session *session, uint64_t addr)
+{
+	if (session->absent_addr == addr && session->absent_confirmed)
+		return true;
+	session->absent_addr = addr;
+	session->absent_confirmed = 0;
+	return false;
+}
+
+/* COPY bytes to where they are missing, in as few calls as it takes. */
+static enum lpd_outcome copy_run(struct lpd_session *session, uint64_t addr,
+				 uint64_t bit, const uint8_t *bytes,
+				 uint64_t len, uint64_t *counter)
+{
+	struct lpd_state *state = session->state;
+	uint64_t done = 0, piece = len;
+
+	while (done < len) {
+		piece = lpd_min(piece, len - done);
+		int64_t rc = lpd_uffd_copy(session->fd, addr + done,
+					   bytes + done, piece);
+		uint64_t nr_pages = 1;
+
+		switch (rc) {
+		case -EEXIST:
+			LPD_COUNT(state->counters.pages_present, 1);
+			break;
+		case -ENOENT:
+			if (piece > LPD_PAGE_SIZE) {
+				piece = piece / 2 &
+					~(uint64_t)(LPD_PAGE_SIZE - 1);
+				continue;
+			}
+			if (!absent_for_sure(session, addr + done))
+				return LPD_AGAIN;
+			LPD_COUNT(state->counters.pages_dropped, 1);
+			break;
+		default:
+			if (rc < 0)
+				return refused(session,
+					       (struct lpd_trouble){
+						       .addr = addr + done,
+						       .source = UINT32_MAX},
+					       rc);
+			nr_pages = rc / LPD_PAGE_SIZE;
+			LPD_COUNT(state->counters.fills, 1);
+			LPD_COUNT(state->counters.bytes, rc);
+			LPD_COUNT(*counter, nr_pages);
+			piece *= 2;
+		}
+		lpd_bits_set(state, bit + done / LPD_PAGE_SIZE, nr_pages);
+		done += nr_pages * LPD_PAGE_SIZE;
+	}
+	return LPD_FILLED;
+}
+
+enum lpd_outcome lpd_fill_run(struct lpd_worker *worker,
+			      struct lpd_session *session, uint64_t addr,
+			      uint32_t nr_pages, uint64_t *counter)
+{
+	const struct lpd_region *region = lpd_state_find(session->state, addr);
+	uint64_t skipped = addr - region->start;
+	uint64_t offset = region->offset + skipped;
+	uint64_t bit = region->first_bit + skipped / LPD_PAGE_SIZE;
+	uint64_t len = (uint64_t)nr_pages * LPD_PAGE_SIZE;
+
+	for (uint64_t done = 0; done < len;) {
+		const uint8_t *bytes;
+		/* The bytes behind a short run are often the next run's. */
+		int64_t n = lpd_source_read(worker, session, region->source,
+					    offset + done,
+					    lpd_max(len - done, LPD_READ_SIZE),
+					    &bytes);
+
+		if (n < 0)
+			return unreadable(
+				session,
+				(struct lpd_trouble){.addr = addr + done,
+						     .source = region->source,
+						     .offset = offset + done},
+				n);
+		n = lpd_min(n, len - done);
+		enum lpd_outcome outcome =
+			copy_run(session, addr + done,
+				 bit + done / LPD_PAGE_SIZE, bytes, n, counter);
+		if (outcome != LPD_FILLED)
+			return outcome;
+		done += n;
+	}
+	return LPD_FILLED;
+}

@@ -1,0 +1,188 @@
+/*
+ * internal.h: what the .c files of the data plane share among themselves.
+ */
+#ifndef LAZYPAGESD_INTERNAL_H
+#define LAZYPAGESD_INTERNAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <time.h>
+
+#include "native.h"
+
+/* Counters have one writer; readers want whole values, in no order. */
+#define LPD_COUNT(counter, n)                                                  \
+	__atomic_store_n(&(counter), (counter) + (n), __ATOMIC_RELAXED)
+
+static inline uint64_t lpd_min(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static inline uint64_t lpd_max(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+static inline uint64_t lpd_now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000ull + now.tv_nsec;
+}
+
+static inline uint64_t lpd_region_end(const struct lpd_region *region)
+{
+	return region->start + (uint64_t)region->nr_pages * LPD_PAGE_SIZE;
+}
+
+/*
+ * commit, unpacked: the table in force, its length, and how many of the
+ * messages in the buffer have taken effect.
+ */
+struct lpd_commit {
+	uint64_t nr_regions;
+	unsigned int table;
+	unsigned int cursor;
+};
+
+struct lpd_commit lpd_state_commit(const struct lpd_state *state);
+void lpd_state_set_commit(struct lpd_state *state, struct lpd_commit commit);
+
+/* Set the bits [first, first + n); return how many were clear. */
+uint64_t lpd_bits_set(struct lpd_state *state, uint64_t first, uint64_t n);
+
+/* ------------------------------------------------------------------------
+ * Message formats: the seam at which a new one is added.
+ */
+
+enum lpd_message_kind {
+	LPD_MESSAGE_FAULT = 1,
+	LPD_MESSAGE_FORK,
+	LPD_MESSAGE_REMAP,
+	LPD_MESSAGE_REMOVE,
+	LPD_MESSAGE_UNMAP,
+	LPD_MESSAGE_UNKNOWN,
+};
+
+/* A message, whatever its format was. */
+struct lpd_message {
+	enum lpd_message_kind kind;
+	union {
+		uint64_t addr;    /* FAULT: of the page */
+		int32_t child_fd; /* FORK */
+		struct {
+			uint64_t start, end; /* REMOVE, UNMAP */
+		} range;
+		struct {
+			uint64_t from, to, len; /* REMAP */
+		} remap;
+	};
+};
+
+struct lpd_protocol {
+	uint32_t message_size;
+	/* Whole messages into buffer; how many, or -errno (-EAGAIN: none). */
+	int (*read)(int fd, uint8_t *buffer, unsigned int max_messages);
+	struct lpd_message (*decode)(const uint8_t *raw);
+};
+
+/* NULL if there is no such protocol. */
+const struct lpd_protocol *lpd_protocol_get(uint32_t id);
+
+/* ------------------------------------------------------------------------
+ * Filling
+ */
+
+/* How an attempt to fill ended. */
+enum lpd_outcome {
+	LPD_FILLED,
+	LPD_AGAIN,  /* the mappings are changing: read on, then try again */
+	LPD_LATER,  /* no memory in the target: try again in a while */
+	LPD_MISSED, /* a reader is fetching the bytes */
+	LPD_HELD,   /* the source is broken: told, and waits for a RETRY */
+	LPD_GONE,   /* the address space is no more */
+};
+
+/*
+ * Bytes of a source, without waiting: at least one page of them, at most len.
+ * Returns how many, and where (valid until the next call for this worker);
+ * -EINPROGRESS when a reader fetches them, -EAGAIN when all readers are busy,
+ * or another -errno: ENODATA where the source ends before the page does.
+ */
+int64_t lpd_source_read(struct lpd_worker *worker, struct lpd_session *session,
+			uint32_t source, uint64_t offset, uint64_t len,
+			const uint8_t **ret_bytes);
+
+/* Forget what is staged for a session. */
+void lpd_source_forget(struct lpd_worker *worker, struct lpd_session *session);
+
+/* Let the sessions whose cold reads are done go on. */
+void lpd_reads_collect(struct lpd_worker *worker);
+
+/* Free the reads that a session has been offered, used or not. */
+void lpd_reads_release(struct lpd_worker *worker, struct lpd_session *session);
+
+/* Fill one page that was faulted at; counts, and sets its bit. */
+enum lpd_outcome lpd_fill_fault(struct lpd_worker *worker,
+				struct lpd_session *session,
+				struct lpd_pending fault);
+
+/*
+ * Fill nr_pages missing pages at addr, all of one region, in as few calls as
+ * it takes; *counter is raised by each page filled.
+ */
+enum lpd_outcome lpd_fill_run(struct lpd_worker *worker,
+			      struct lpd_session *session, uint64_t addr,
+			      uint32_t nr_pages, uint64_t *counter);
+
+/* One bounded piece of work that nobody waits for. */
+enum lpd_outcome lpd_background_step(struct lpd_worker *worker,
+				     struct lpd_session *session);
+
+/* Is there anything for lpd_background_step() to do? */
+bool lpd_background_wanted(const struct lpd_session *session);
+
+/* Remember that the neighbourhood of a page is wanted. */
+void lpd_background_wish(struct lpd_session *session, uint64_t addr);
+
+/* ------------------------------------------------------------------------
+ * Sessions, as the worker sees them
+ */
+
+/*
+ * Read what is there, let events take effect, answer faults: LPD_FILLED, and
+ * what could not be answered is pending; LPD_GONE; or LPD_HELD when the
+ * descriptor cannot be read at all.
+ */
+enum lpd_outcome lpd_session_serve(struct lpd_worker *worker,
+				   struct lpd_session *session);
+
+/* Is it not yet time to try again? */
+bool lpd_session_too_early(struct lpd_session *session);
+
+/* The child of a FORK has been made: count its message as done with. */
+void lpd_session_resume(struct lpd_session *session);
+
+/* Tell the control plane, once it looks. */
+void lpd_session_report(struct lpd_session *session, uint32_t status);
+
+/* Tell of a page that cannot be filled. */
+void lpd_session_hold(struct lpd_session *session, struct lpd_trouble trouble);
+
+/* ------------------------------------------------------------------------
+ * Workers and readers
+ */
+
+/* Put a session into the worker's ring of those that have work. */
+void lpd_session_activate(struct lpd_worker *worker,
+			  struct lpd_session *session);
+
+/* Let the worker look at its inbox and its reads. */
+void lpd_worker_wake(struct lpd_worker *worker);
+
+/* Let up to n readers look for queued reads. */
+void lpd_reader_wake(struct lpd_worker *worker, uint64_t n);
+
+#endif /* LAZYPAGESD_INTERNAL_H */

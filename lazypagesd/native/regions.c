@@ -1,0 +1,204 @@
+/*
+ * regions.c: regions found, marked and moved.
+ *
+ * Everything here works on the state alone: no descriptor, no clock.
+ */
+#include <string.h>
+
+#include "internal.h"
+
+static uint64_t *bits_of(const struct lpd_state *state)
+{
+	return (uint64_t *)((char *)state + state->bits_offset);
+}
+
+/* A word with bits [low, high) set; 0 <= low < high <= 64. */
+static uint64_t word_mask(unsigned int low, unsigned int high)
+{
+	return (~0ull << low) & (~0ull >> (64 - high));
+}
+
+uint64_t lpd_bits_set(struct lpd_state *state, uint64_t first, uint64_t n)
+{
+	uint64_t *bits = bits_of(state);
+	uint64_t end = first + n, cleared = 0;
+
+	for (uint64_t bit = first; bit < end;) {
+		uint64_t next = lpd_min(end, (bit | 63) + 1);
+		uint64_t mask = word_mask(bit & 63, ((next - 1) & 63) + 1);
+		uint64_t word = bits[bit / 64];
+
+		cleared += __builtin_popcountll(mask & ~word);
+		__atomic_store_n(&bits[bit / 64], word | mask,
+				 __ATOMIC_RELAXED);
+		bit = next;
+	}
+	LPD_COUNT(state->nr_missing, -cleared);
+	return cleared;
+}
+
+int lpd_state_test(const struct lpd_state *state, uint64_t bit)
+{
+	uint64_t word =
+		__atomic_load_n(&bits_of(state)[bit / 64], __ATOMIC_RELAXED);
+
+	return word >> (bit & 63) & 1;
+}
+
+/* The length of the run of bits equal to value, from first, at most max. */
+static uint64_t run_length(const struct lpd_state *state, uint64_t first,
+			   uint64_t max, bool value)
+{
+	const uint64_t *bits = bits_of(state);
+	uint64_t end = first + max;
+
+	for (uint64_t bit = first; bit < end; bit = (bit | 63) + 1) {
+		uint64_t word = value ? ~bits[bit / 64] : bits[bit / 64];
+
+		word &= ~0ull << (bit & 63);
+		if (word)
+			return lpd_min(max, (bit & ~63ull) +
+						    __builtin_ctzll(word) -
+						    first);
+	}
+	return max;
+}
+
+/* The first region that ends after addr, by binary search. */
+static uint64_t first_after(const struct lpd_region *regions,
+			    uint64_t nr_regions, uint64_t addr)
+{
+	uint64_t low = 0, high = nr_regions;
+
+	while (low < high) {
+		uint64_t middle = low + (high - low) / 2;
+
+		if (lpd_region_end(&regions[middle]) <= addr)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+const struct lpd_region *lpd_state_find(const struct lpd_state *state,
+					uint64_t addr)
+{
+	uint64_t nr_regions;
+	const struct lpd_region *regions =
+		lpd_state_regions(state, &nr_regions);
+	uint64_t i = first_after(regions, nr_regions, addr);
+
+	return i < nr_regions && regions[i].start <= addr ? &regions[i] : NULL;
+}
+
+/* The part of region within [start, end); false if there is none. */
+static bool intersect(const struct lpd_region *region, uint64_t start,
+		      uint64_t end, struct lpd_region *ret_part)
+{
+	start = lpd_max(start, region->start);
+	end = lpd_min(end, lpd_region_end(region));
+	if (start >= end)
+		return false;
+
+	uint64_t skipped = start - region->start;
+	*ret_part = (struct lpd_region){
+		.start = start,
+		.offset = region->offset + skipped,
+		.first_bit = region->first_bit + skipped / LPD_PAGE_SIZE,
+		.nr_pages = (end - start) / LPD_PAGE_SIZE,
+		.source = region->source,
+	};
+	return true;
+}
+
+uint64_t lpd_state_mark(struct lpd_state *state, uint64_t start, uint64_t end)
+{
+	uint64_t nr_regions, cleared = 0;
+	const struct lpd_region *regions =
+		lpd_state_regions(state, &nr_regions);
+	struct lpd_region part;
+
+	for (uint64_t i = first_after(regions, nr_regions, start);
+	     i < nr_regions && intersect(&regions[i], start, end, &part); i++)
+		cleared += lpd_bits_set(state, part.first_bit, part.nr_pages);
+	return cleared;
+}
+
+/* Append what of regions[0 ... nr) lies in [start, end), moved by shift. */
+static uint64_t append(struct lpd_region *table, uint64_t length,
+		       const struct lpd_region *regions, uint64_t nr_regions,
+		       uint64_t start, uint64_t end, uint64_t shift)
+{
+	for (uint64_t i = first_after(regions, nr_regions, start);
+	     i < nr_regions && regions[i].start < end; i++) {
+		if (intersect(&regions[i], start, end, &table[length]))
+			table[length++].start += shift;
+	}
+	return length;
+}
+
+static bool overlaps(const struct lpd_region *regions, uint64_t nr_regions,
+		     uint64_t start, uint64_t end)
+{
+	uint64_t i = first_after(regions, nr_regions, start);
+
+	return i < nr_regions && regions[i].start < end;
+}
+
+uint64_t lpd_state_remap(struct lpd_state *state, uint64_t from, uint64_t to,
+			 uint64_t len, unsigned int cursor)
+{
+	struct lpd_commit commit = lpd_state_commit(state);
+	uint64_t n;
+	const struct lpd_region *old = lpd_state_regions(state, &n);
+	/* What was mapped at the destination is no more. */
+	uint64_t dropped = lpd_state_mark(state, to, to + len);
+
+	if (overlaps(old, n, from, from + len)) {
+		struct lpd_region *table =
+			(void *)((char *)state +
+				 state->table_offset[!commit.table]);
+		uint64_t low = lpd_min(from, to), high = lpd_max(from, to);
+		uint64_t length = append(table, 0, old, n, 0, low, 0);
+
+		/* The moved block takes the place of what was at `to`. */
+		if (low == to)
+			length = append(table, length, old, n, from, from + len,
+					to - from);
+		length = append(table, length, old, n, low + len, high, 0);
+		if (high == to)
+			length = append(table, length, old, n, from, from + len,
+					to - from);
+		length = append(table, length, old, n, high + len, ~0ull, 0);
+		commit.nr_regions = length;
+		commit.table = !commit.table;
+	}
+	commit.cursor = cursor;
+	lpd_state_set_commit(state, commit);
+	return dropped;
+}
+
+uint32_t lpd_state_next_missing(const struct lpd_state *state, uint64_t addr,
+				uint32_t max_pages, uint64_t *ret_addr)
+{
+	uint64_t nr_regions;
+	const struct lpd_region *regions =
+		lpd_state_regions(state, &nr_regions);
+
+	for (uint64_t i = first_after(regions, nr_regions, addr);
+	     i < nr_regions; i++) {
+		uint64_t start = lpd_max(addr, regions[i].start);
+		uint64_t page = (start - regions[i].start) / LPD_PAGE_SIZE;
+		uint64_t left = regions[i].nr_pages - page;
+		uint64_t bit = regions[i].first_bit + page;
+		uint64_t filled = run_length(state, bit, left, true);
+
+		if (filled == left)
+			continue;
+		*ret_addr = start + filled * LPD_PAGE_SIZE;
+		return run_length(state, bit + filled,
+				  lpd_min(left - filled, max_pages), false);
+	}
+	return 0;
+}

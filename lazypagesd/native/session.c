@@ -1,0 +1,315 @@
+/*
+ * session.c: one round of a session: read every message that is there, let
+ * the events take effect, answer the faults.
+ *
+ * Some facts about the order of messages: the kernel hands out faults before
+ * other events, so a fault can be read before the REMOVE that caused it, in
+ * the same read or the one before.  Whoever causes an event sleeps until the
+ * event has been read, and until then every fill answers EAGAIN.  So once a
+ * read has brought an event, no fill may happen before that event has taken
+ * effect; and a fill that got EAGAIN is tried again only after a further
+ * read.  See docs/explanation/architecture.md.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "internal.h"
+
+/* Reads in a row while the kernel still has messages, in one round. */
+#define MAX_READS 8
+
+static uint8_t *message_at(const struct lpd_session *session,
+			   const struct lpd_protocol *protocol, unsigned int i)
+{
+	return session->state->messages + i * protocol->message_size;
+}
+
+static void set_cursor(struct lpd_state *state, unsigned int cursor)
+{
+	struct lpd_commit commit = lpd_state_commit(state);
+
+	commit.cursor = cursor;
+	lpd_state_set_commit(state, commit);
+}
+
+/* How many messages are in the buffer: old ones after a pause, or new. */
+static int take_messages(struct lpd_session *session,
+			 const struct lpd_protocol *protocol)
+{
+	if (session->nr_messages)
+		return session->nr_messages;
+
+	int n = protocol->read(session->fd, session->state->messages,
+			       LPD_MAX_MESSAGES);
+	session->read_ns = lpd_now_ns();
+	if (n > 0)
+		session->nr_messages = n;
+	return n;
+}
+
+/* Ready for the next read: no message, and none of them counted. */
+static void drop_messages(struct lpd_session *session,
+			  const struct lpd_protocol *protocol)
+{
+	memset(session->state->messages, 0,
+	       (size_t)session->nr_messages * protocol->message_size);
+	session->nr_messages = 0;
+	set_cursor(session->state, 0);
+}
+
+static void begin_fork(struct lpd_session *session, int child_fd)
+{
+	LPD_COUNT(session->state->counters.events_fork, 1);
+	session->paused = 1;
+	__atomic_store_n(&session->child_fd, child_fd, __ATOMIC_RELAXED);
+	lpd_session_report(session, LPD_STATUS_FORKED);
+}
+
+/* Let one event take effect, and count it as done with, at once. */
+static void apply_event(struct lpd_session *session,
+			const struct lpd_message *message, unsigned int cursor)
+{
+	struct lpd_state *state = session->state;
+	struct lpd_counters *counters = &state->counters;
+	uint64_t dropped = 0;
+
+	switch (message->kind) {
+	case LPD_MESSAGE_FAULT:
+		/* Answered later, and again after a crash: not an event. */
+		return;
+	case LPD_MESSAGE_FORK:
+		begin_fork(session, message->child_fd);
+		return;
+	case LPD_MESSAGE_REMAP:
+		dropped = lpd_state_remap(state, message->remap.from,
+					  message->remap.to, message->remap.len,
+					  cursor);
+		LPD_COUNT(counters->events_remap, 1);
+		break;
+	case LPD_MESSAGE_REMOVE:
+	case LPD_MESSAGE_UNMAP:
+		dropped = lpd_state_mark(state, message->range.start,
+					 message->range.end);
+		if (message->kind == LPD_MESSAGE_REMOVE)
+			LPD_COUNT(counters->events_remove, 1);
+		else
+			LPD_COUNT(counters->events_unmap, 1);
+		set_cursor(state, cursor);
+		break;
+	case LPD_MESSAGE_UNKNOWN:
+		LPD_COUNT(counters->events_unknown, 1);
+		set_cursor(state, cursor);
+		break;
+	}
+	LPD_COUNT(counters->pages_dropped, dropped);
+	session->absent_addr = 0;
+	session->stuck = 0;
+}
+
+/* False if a FORK has paused the session. */
+static bool apply_events(struct lpd_session *session,
+			 const struct lpd_protocol *protocol)
+{
+	for (unsigned int i = lpd_state_commit(session->state).cursor;
+	     i < session->nr_messages; i++) {
+		struct lpd_message message =
+			protocol->decode(message_at(session, protocol, i));
+
+		apply_event(session, &message, i + 1);
+		if (session->paused) {
+			/* The FORK itself is not done with. */
+			set_cursor(session->state, i);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* Keep a fault to be tried again; one entry serves all threads at a page. */
+static void pend(struct lpd_session *session, struct lpd_pending fault)
+{
+	for (unsigned int i = 0; i < session->nr_pending; i++)
+		if (session->pending[i].addr == fault.addr)
+			return;
+	if (session->nr_pending < LPD_MAX_PENDING) {
+		session->pending[session->nr_pending++] = fault;
+		return;
+	}
+	/* The kernel keeps what we cannot: it will be read once more. */
+	LPD_COUNT(session->state->counters.requeues, 1);
+	lpd_uffd_wake(session->fd, fault.addr, LPD_PAGE_SIZE);
+}
+
+/* Is a fault that ended so to be kept? */
+static bool to_be_kept(enum lpd_outcome outcome)
+{
+	return outcome == LPD_AGAIN || outcome == LPD_LATER ||
+	       outcome == LPD_MISSED;
+}
+
+static enum lpd_outcome answer_faults(struct lpd_worker *worker,
+				      struct lpd_session *session,
+				      const struct lpd_protocol *protocol)
+{
+	struct lpd_counters *counters = &session->state->counters;
+
+	for (unsigned int i = 0; i < session->nr_messages; i++) {
+		struct lpd_message message =
+			protocol->decode(message_at(session, protocol, i));
+		if (message.kind != LPD_MESSAGE_FAULT)
+			continue;
+
+		struct lpd_pending fault = {message.addr, session->read_ns};
+		enum lpd_outcome outcome =
+			lpd_fill_fault(worker, session, fault);
+		LPD_COUNT(counters->faults, 1);
+		if (outcome == LPD_GONE)
+			return outcome;
+		if (outcome == LPD_MISSED)
+			LPD_COUNT(counters->misses, 1);
+		if (to_be_kept(outcome))
+			pend(session, fault);
+	}
+	return LPD_FILLED;
+}
+
+bool lpd_session_too_early(struct lpd_session *session)
+{
+	if (session->not_before_ns && lpd_now_ns() < session->not_before_ns)
+		return true;
+	session->not_before_ns = 0;
+	return false;
+}
+
+/* Try the pending faults again, keep those that still cannot be answered. */
+static enum lpd_outcome retry_pending(struct lpd_worker *worker,
+				      struct lpd_session *session)
+{
+	unsigned int nr_tried = session->nr_pending, nr_hot = 0;
+
+	if (lpd_session_too_early(session))
+		return LPD_FILLED;
+	session->nr_pending = 0;
+	for (unsigned int i = 0; i < nr_tried; i++) {
+		struct lpd_pending fault = session->pending[i];
+		enum lpd_outcome outcome =
+			lpd_fill_fault(worker, session, fault);
+
+		if (outcome == LPD_GONE)
+			return outcome;
+		if (to_be_kept(outcome))
+			session->pending[session->nr_pending++] = fault;
+		if (outcome == LPD_AGAIN || outcome == LPD_LATER)
+			nr_hot++;
+	}
+	session->nr_hot = nr_hot;
+	return LPD_FILLED;
+}
+
+/* The descriptor answered what no userfaultfd does: nothing can be done. */
+static enum lpd_outcome unreadable(struct lpd_session *session, int rc)
+{
+	lpd_session_hold(session, (struct lpd_trouble){.source = UINT32_MAX,
+						       .err = -rc,
+						       .waiting = 1});
+	return LPD_HELD;
+}
+
+enum lpd_outcome lpd_session_serve(struct lpd_worker *worker,
+				   struct lpd_session *session)
+{
+	const struct lpd_protocol *protocol =
+		lpd_protocol_get(session->state->protocol);
+	bool complete = false;
+
+	for (unsigned int i = 0; i < MAX_READS && !complete; i++) {
+		int n = take_messages(session, protocol);
+
+		if (n < 0 && n != -EAGAIN)
+			return unreadable(session, n);
+		complete = n < LPD_MAX_MESSAGES;
+		if (n <= 0)
+			break;
+		if (!apply_events(session, protocol))
+			return LPD_FILLED;
+		if (answer_faults(worker, session, protocol) == LPD_GONE)
+			return LPD_GONE;
+		drop_messages(session, protocol);
+	}
+	session->must_read = !complete;
+	/* No event has come since that page got ENOENT: see fill.c. */
+	if (complete && session->absent_addr)
+		session->absent_confirmed = 1;
+	return retry_pending(worker, session);
+}
+
+void lpd_session_resume(struct lpd_session *session)
+{
+	struct lpd_commit commit = lpd_state_commit(session->state);
+
+	session->paused = 0;
+	set_cursor(session->state, commit.cursor + 1);
+	session->must_read = 1;
+}
+
+/* ---- what the control plane and the worker say to each other ---- */
+
+void lpd_session_request(struct lpd_session *session, uint32_t request)
+{
+	struct lpd_worker *worker = session->worker;
+
+	/* Pairs with the acquire in worker.c, which takes the bits. */
+	__atomic_fetch_or(&session->request, request, __ATOMIC_RELEASE);
+	if (!__atomic_exchange_n(&session->in_inbox, 1, __ATOMIC_ACQ_REL)) {
+		session->next_in_inbox =
+			__atomic_load_n(&worker->inbox, __ATOMIC_RELAXED);
+		while (!__atomic_compare_exchange_n(
+			&worker->inbox, &session->next_in_inbox, session, true,
+			__ATOMIC_RELEASE, __ATOMIC_RELAXED))
+			;
+	}
+	lpd_worker_wake(worker);
+}
+
+int lpd_session_detached(const struct lpd_session *session)
+{
+	/* Pairs with the release in worker.c: the worker is done with it. */
+	return __atomic_load_n(&session->detached, __ATOMIC_ACQUIRE);
+}
+
+uint32_t lpd_session_take_status(struct lpd_session *session)
+{
+	return __atomic_exchange_n(&session->status, 0, __ATOMIC_ACQUIRE);
+}
+
+void lpd_session_hold(struct lpd_session *session, struct lpd_trouble trouble)
+{
+	uint32_t written = session->troubles_written;
+	/* Pairs with the release in lpd_session_take_trouble(). */
+	uint32_t taken =
+		__atomic_load_n(&session->troubles_taken, __ATOMIC_ACQUIRE);
+
+	if (trouble.waiting)
+		LPD_COUNT(session->state->counters.held, 1);
+	/* A page too many is still counted in held. */
+	if (written - taken < LPD_MAX_TROUBLES) {
+		session->troubles[written % LPD_MAX_TROUBLES] = trouble;
+		__atomic_store_n(&session->troubles_written, written + 1,
+				 __ATOMIC_RELEASE);
+	}
+	lpd_session_report(session, LPD_STATUS_TROUBLE);
+}
+
+int lpd_session_take_trouble(struct lpd_session *session,
+			     struct lpd_trouble *ret_trouble)
+{
+	uint32_t taken = session->troubles_taken;
+
+	/* Pairs with the release in lpd_session_hold(). */
+	if (taken ==
+	    __atomic_load_n(&session->troubles_written, __ATOMIC_ACQUIRE))
+		return -ENOENT;
+	*ret_trouble = session->troubles[taken % LPD_MAX_TROUBLES];
+	__atomic_store_n(&session->troubles_taken, taken + 1, __ATOMIC_RELEASE);
+	return 0;
+}

@@ -1,0 +1,180 @@
+/*
+ * state.c: the memfd of a session: layout, checks, and how it is copied when
+ * the process forks.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "internal.h"
+
+/* "lazypgsd", read as a little-endian number. */
+#define STATE_MAGIC 0x64736770797a616cull
+
+/* The last address of user space with four levels of page tables. */
+#define USER_SPACE_END 0x7ffffffff000ull
+
+#define COMMIT_TABLE_SHIFT  40
+#define COMMIT_CURSOR_SHIFT 48
+
+static uint64_t round_to_page(uint64_t size)
+{
+	return (size + LPD_PAGE_SIZE - 1) & ~(uint64_t)(LPD_PAGE_SIZE - 1);
+}
+
+static uint64_t bits_size(uint64_t nr_pages)
+{
+	return round_to_page((nr_pages + 63) / 64 * 8);
+}
+
+/* A region holds at least one page, so nr_pages of them are the most. */
+static uint64_t table_size(uint64_t nr_pages)
+{
+	return round_to_page(nr_pages * sizeof(struct lpd_region));
+}
+
+uint64_t lpd_state_size(uint64_t nr_pages)
+{
+	return round_to_page(sizeof(struct lpd_state)) + bits_size(nr_pages) +
+	       2 * table_size(nr_pages);
+}
+
+struct lpd_commit lpd_state_commit(const struct lpd_state *state)
+{
+	/* Pairs with the release in lpd_state_set_commit(). */
+	uint64_t word = __atomic_load_n(&state->commit, __ATOMIC_ACQUIRE);
+
+	return (struct lpd_commit){
+		.nr_regions = word & ((1ull << COMMIT_TABLE_SHIFT) - 1),
+		.table = word >> COMMIT_TABLE_SHIFT & 1,
+		.cursor = word >> COMMIT_CURSOR_SHIFT,
+	};
+}
+
+void lpd_state_set_commit(struct lpd_state *state, struct lpd_commit commit)
+{
+	uint64_t word = commit.nr_regions |
+			(uint64_t)commit.table << COMMIT_TABLE_SHIFT |
+			(uint64_t)commit.cursor << COMMIT_CURSOR_SHIFT;
+
+	/* The table is written before it is in force, and seen so. */
+	__atomic_store_n(&state->commit, word, __ATOMIC_RELEASE);
+}
+
+const struct lpd_region *lpd_state_regions(const struct lpd_state *state,
+					   uint64_t *ret_nr_regions)
+{
+	struct lpd_commit commit = lpd_state_commit(state);
+
+	*ret_nr_regions = commit.nr_regions;
+	return (const void *)((const char *)state +
+			      state->table_offset[commit.table]);
+}
+
+/* FNV-1a over the fixed part: enough to tell a torn or foreign memfd. */
+static uint64_t fixed_checksum(const struct lpd_state *state)
+{
+	const uint8_t *bytes = (const uint8_t *)state;
+	uint64_t sum = 0xcbf29ce484222325ull;
+
+	for (size_t i = 0; i < offsetof(struct lpd_state, checksum); i++)
+		sum = (sum ^ bytes[i]) * 0x100000001b3ull;
+	return sum;
+}
+
+static int check_regions(const struct lpd_region *regions, uint64_t nr_regions,
+			 uint64_t nr_pages, uint32_t nr_sources)
+{
+	uint64_t end = 0, bit = 0;
+
+	for (uint64_t i = 0; i < nr_regions; i++) {
+		const struct lpd_region *region = &regions[i];
+
+		if (region->start < end || !region->nr_pages ||
+		    region->start >= USER_SPACE_END ||
+		    lpd_region_end(region) > USER_SPACE_END ||
+		    (region->start | region->offset) % LPD_PAGE_SIZE ||
+		    region->source >= nr_sources || region->first_bit != bit)
+			return -EINVAL;
+		end = lpd_region_end(region);
+		bit += region->nr_pages;
+	}
+	return bit == nr_pages ? 0 : -EINVAL;
+}
+
+static void init_fixed(struct lpd_state *state, uint32_t protocol,
+		       uint64_t nr_pages, uint32_t nr_sources)
+{
+	uint64_t bits = round_to_page(sizeof(*state));
+	uint64_t tables = bits + bits_size(nr_pages);
+
+	state->magic = STATE_MAGIC;
+	state->version = LPD_STATE_VERSION;
+	state->protocol = protocol;
+	state->size = lpd_state_size(nr_pages);
+	state->nr_pages = nr_pages;
+	state->bits_offset = bits;
+	state->table_offset[0] = tables;
+	state->table_offset[1] = tables + table_size(nr_pages);
+	state->nr_sources = nr_sources;
+	state->checksum = fixed_checksum(state);
+}
+
+int lpd_state_init(struct lpd_state *state, uint32_t protocol,
+		   const struct lpd_region *regions, uint64_t nr_regions,
+		   uint64_t nr_pages, uint32_t nr_sources)
+{
+	int rc = check_regions(regions, nr_regions, nr_pages, nr_sources);
+
+	if (rc < 0)
+		return rc;
+	if (!lpd_protocol_get(protocol))
+		return -EPROTONOSUPPORT;
+	init_fixed(state, protocol, nr_pages, nr_sources);
+	memcpy((char *)state + state->table_offset[0], regions,
+	       nr_regions * sizeof(*regions));
+	state->nr_missing = nr_pages;
+	lpd_state_set_commit(state,
+			     (struct lpd_commit){.nr_regions = nr_regions});
+	return 0;
+}
+
+void lpd_state_fork(struct lpd_state *child, const struct lpd_state *parent)
+{
+	uint64_t nr_regions;
+	const struct lpd_region *regions =
+		lpd_state_regions(parent, &nr_regions);
+
+	init_fixed(child, parent->protocol, parent->nr_pages,
+		   parent->nr_sources);
+	memcpy((char *)child + child->bits_offset,
+	       (const char *)parent + parent->bits_offset,
+	       (parent->nr_pages + 63) / 64 * 8);
+	memcpy((char *)child + child->table_offset[0], regions,
+	       nr_regions * sizeof(*regions));
+	child->nr_missing = parent->nr_missing;
+	child->released = __atomic_load_n(&parent->released, __ATOMIC_RELAXED);
+	lpd_state_set_commit(child,
+			     (struct lpd_commit){.nr_regions = nr_regions});
+}
+
+int lpd_state_check(const struct lpd_state *state, uint64_t size)
+{
+	if (size < sizeof(*state) || state->magic != STATE_MAGIC ||
+	    state->version != LPD_STATE_VERSION)
+		return -EPROTO;
+	/* Also keeps the sizes computed from nr_pages from wrapping around. */
+	if (state->nr_pages > USER_SPACE_END / LPD_PAGE_SIZE)
+		return -EBADMSG;
+
+	uint64_t bits = round_to_page(sizeof(*state));
+	uint64_t tables = bits + bits_size(state->nr_pages);
+	if (state->checksum != fixed_checksum(state) || state->size != size ||
+	    size != lpd_state_size(state->nr_pages) ||
+	    state->bits_offset != bits || state->table_offset[0] != tables ||
+	    state->table_offset[1] != tables + table_size(state->nr_pages) ||
+	    lpd_state_commit(state).nr_regions > state->nr_pages ||
+	    lpd_state_commit(state).cursor > LPD_MAX_MESSAGES ||
+	    !lpd_protocol_get(state->protocol))
+		return -EBADMSG;
+	return 0;
+}

@@ -1,0 +1,366 @@
+/*
+ * worker.c: a thread that owns sessions: nobody else reads their descriptors
+ * or fills their pages, so that fills and events cannot overtake each other.
+ *
+ * A turn of its loop: serve every session that has messages; then let the
+ * next session in the ring of those that have work do one bounded piece of
+ * it.  It sleeps only when that ring is empty.
+ */
+#include <errno.h>
+#include <sched.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+#define MAX_READY 64
+
+/* All of user space that is ever mapped. */
+#define WAKE_START 0x10000ull
+#define WAKE_LEN   (0x7ffffffff000ull - WAKE_START)
+
+/*
+ * Fills that get EAGAIN are tried again at once, so often, giving way to the
+ * thread that is to run first; then once a millisecond.
+ */
+#define MAX_SPINS 1000
+#define NAP_MS    1
+
+void lpd_worker_wake(struct lpd_worker *worker)
+{
+	uint64_t one = 1;
+
+	/* Cannot fail: the count stays far below its limit. */
+	(void)!write(worker->inbox_fd, &one, sizeof(one));
+}
+
+void lpd_session_report(struct lpd_session *session, uint32_t status)
+{
+	struct lpd_worker *worker = session->worker;
+	uint64_t one = 1;
+
+	/* Pairs with the acquire in lpd_session_take_status(). */
+	__atomic_fetch_or(&session->status, status, __ATOMIC_RELEASE);
+	if (!__atomic_exchange_n(&session->in_reports, 1, __ATOMIC_ACQ_REL)) {
+		session->next_in_reports =
+			__atomic_load_n(&worker->reports, __ATOMIC_RELAXED);
+		while (!__atomic_compare_exchange_n(
+			&worker->reports, &session->next_in_reports, session,
+			true, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+			;
+	}
+	(void)!write(worker->report_fd, &one, sizeof(one));
+}
+
+struct lpd_session *lpd_worker_take_report(struct lpd_worker *worker)
+{
+	struct lpd_session *session =
+		__atomic_load_n(&worker->reports, __ATOMIC_ACQUIRE);
+
+	/* One taker only, so next_in_reports cannot change under us. */
+	while (session &&
+	       !__atomic_compare_exchange_n(&worker->reports, &session,
+					    session->next_in_reports, true,
+					    __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE))
+		;
+	if (session)
+		__atomic_store_n(&session->in_reports, 0, __ATOMIC_RELEASE);
+	return session;
+}
+
+/* ---- the ring of sessions that have work ---- */
+
+void lpd_session_activate(struct lpd_worker *worker,
+			  struct lpd_session *session)
+{
+	worker->nr_idle_steps = 0;
+	if (session->next_active)
+		return;
+	worker->nr_active++;
+	if (!worker->active) {
+		worker->active = session;
+		session->next_active = session;
+		session->prev_active = session;
+		return;
+	}
+	/* Behind everybody else. */
+	session->next_active = worker->active;
+	session->prev_active = worker->active->prev_active;
+	session->prev_active->next_active = session;
+	worker->active->prev_active = session;
+}
+
+static void deactivate(struct lpd_worker *worker, struct lpd_session *session)
+{
+	if (!session->next_active)
+		return;
+	worker->nr_active--;
+	session->next_active->prev_active = session->prev_active;
+	session->prev_active->next_active = session->next_active;
+	if (worker->active == session)
+		worker->active = session->next_active == session
+					 ? NULL
+					 : session->next_active;
+	session->next_active = NULL;
+	session->prev_active = NULL;
+}
+
+/* ---- sessions come, pause and go ---- */
+
+static void watch(struct lpd_worker *worker, struct lpd_session *session,
+		  int operation, uint32_t events)
+{
+	struct epoll_event event = {.events = events, .data.ptr = session};
+
+	/* Fails only for a descriptor that was vetted before: not at all. */
+	(void)epoll_ctl(worker->epoll_fd, operation, session->fd, &event);
+}
+
+static void finish(struct lpd_worker *worker, struct lpd_session *session,
+		   uint32_t status)
+{
+	session->finished = 1;
+	deactivate(worker, session);
+	watch(worker, session, EPOLL_CTL_DEL, 0);
+	lpd_session_report(session, status);
+}
+
+static bool all_in(const struct lpd_session *session)
+{
+	return __atomic_load_n(&session->state->released, __ATOMIC_RELAXED) &&
+	       !session->state->nr_missing && !session->nr_pending &&
+	       !session->nr_messages;
+}
+
+/* After a session has been looked at: what becomes of it? */
+static void settle(struct lpd_worker *worker, struct lpd_session *session,
+		   enum lpd_outcome outcome)
+{
+	if (session->finished || session->detaching)
+		return;
+	if (outcome == LPD_GONE) {
+		finish(worker, session, LPD_STATUS_GONE);
+	} else if (session->paused || outcome == LPD_HELD) {
+		/* Or its unread messages would keep us from sleeping. */
+		watch(worker, session, EPOLL_CTL_MOD, 0);
+		deactivate(worker, session);
+	} else if (all_in(session)) {
+		finish(worker, session, LPD_STATUS_DRAINED);
+	} else if (session->must_read || session->nr_hot ||
+		   lpd_background_wanted(session)) {
+		lpd_session_activate(worker, session);
+	} else {
+		deactivate(worker, session);
+	}
+}
+
+static void serve(struct lpd_worker *worker, struct lpd_session *session)
+{
+	if (!session->paused && !session->finished && !session->detaching)
+		settle(worker, session, lpd_session_serve(worker, session));
+}
+
+static void attach(struct lpd_worker *worker, struct lpd_session *session)
+{
+	watch(worker, session, EPOLL_CTL_ADD, EPOLLIN);
+	serve(worker, session);
+}
+
+static void resume(struct lpd_worker *worker, struct lpd_session *session)
+{
+	if (!session->paused)
+		return;
+	lpd_session_resume(session);
+	watch(worker, session, EPOLL_CTL_MOD, EPOLLIN);
+	serve(worker, session);
+}
+
+/* Let everything that waits be faulted anew, and drain start over. */
+static void retry(struct lpd_worker *worker, struct lpd_session *session)
+{
+	if (session->finished)
+		return;
+	session->stuck = 0;
+	LPD_COUNT(session->state->counters.held,
+		  -session->state->counters.held);
+	lpd_uffd_wake(session->fd, WAKE_START, WAKE_LEN);
+	serve(worker, session);
+}
+
+/* The last that is done with a session, once no reader reads for it. */
+static void detach(struct lpd_worker *worker, struct lpd_session *session)
+{
+	if (!session->finished)
+		watch(worker, session, EPOLL_CTL_DEL, 0);
+	session->finished = 1;
+	session->detaching = 1;
+	deactivate(worker, session);
+	lpd_reads_release(worker, session);
+	lpd_source_forget(worker, session);
+	if (session->nr_reads)
+		return;
+
+	uint64_t one = 1;
+	int report_fd = worker->report_fd;
+	/* Pairs with the acquire in lpd_session_detached(). */
+	__atomic_store_n(&session->detached, 1, __ATOMIC_RELEASE);
+	(void)!write(report_fd, &one, sizeof(one));
+}
+
+static void obey(struct lpd_worker *worker, struct lpd_session *session,
+		 uint32_t request)
+{
+	if (request & LPD_REQUEST_ATTACH)
+		attach(worker, session);
+	if (request & LPD_REQUEST_RESUME)
+		resume(worker, session);
+	if (request & LPD_REQUEST_RETRY)
+		retry(worker, session);
+	if (request & LPD_REQUEST_DRAIN)
+		serve(worker, session);
+	if (request & LPD_REQUEST_DETACH)
+		detach(worker, session);
+}
+
+static void take_inbox(struct lpd_worker *worker)
+{
+	struct lpd_session *session, *next;
+	uint64_t count;
+
+	/* Before the inbox, or a later request could go unseen. */
+	(void)!read(worker->inbox_fd, &count, sizeof(count));
+	session = __atomic_exchange_n(&worker->inbox, NULL, __ATOMIC_ACQUIRE);
+	for (; session; session = next) {
+		next = session->next_in_inbox;
+		__atomic_store_n(&session->in_inbox, 0, __ATOMIC_RELEASE);
+		obey(worker, session,
+		     __atomic_exchange_n(&session->request, 0,
+					 __ATOMIC_ACQUIRE));
+	}
+	lpd_reads_collect(worker);
+}
+
+/* ---- the loop ---- */
+
+/* Could the session do anything, or is it to be left alone for a while? */
+static bool was_idle(struct lpd_session *session, enum lpd_outcome outcome)
+{
+	if (outcome == LPD_FILLED && !session->nr_hot) {
+		session->nr_spins = 0;
+		return false;
+	}
+	if (session->not_before_ns)
+		return true;
+	/* Who holds us up with an event may be waiting for this very CPU. */
+	if (session->nr_spins++ < MAX_SPINS) {
+		sched_yield();
+		return false;
+	}
+	return true;
+}
+
+/* One turn of the session whose turn it is. */
+static void step(struct lpd_worker *worker)
+{
+	struct lpd_session *session = worker->active;
+	enum lpd_outcome outcome = LPD_FILLED;
+
+	worker->active = session->next_active;
+	if (session->detaching) {
+		detach(worker, session);
+		return;
+	}
+	if (session->paused || session->finished) {
+		deactivate(worker, session);
+		return;
+	}
+	if (session->must_read || session->nr_pending)
+		outcome = lpd_session_serve(worker, session);
+	if (outcome == LPD_FILLED && lpd_background_wanted(session)) {
+		outcome = lpd_session_too_early(session)
+				  ? LPD_LATER
+				  : lpd_background_step(worker, session);
+		/* What got EAGAIN is tried again after a read only. */
+		session->must_read |= outcome == LPD_AGAIN;
+	}
+	lpd_reads_release(worker, session);
+	if (was_idle(session, outcome))
+		worker->nr_idle_steps++;
+	else
+		worker->nr_idle_steps = 0;
+	settle(worker, session, outcome);
+}
+
+static int sleep_ms(const struct lpd_worker *worker)
+{
+	if (!worker->active)
+		return -1;
+	return worker->nr_idle_steps >= worker->nr_active ? NAP_MS : 0;
+}
+
+int lpd_worker_run(struct lpd_worker *worker)
+{
+	struct epoll_event ready[MAX_READY];
+
+	while (!__atomic_load_n(&worker->stop, __ATOMIC_ACQUIRE)) {
+		bool inbox = false;
+		int n = epoll_wait(worker->epoll_fd, ready, MAX_READY,
+				   sleep_ms(worker));
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		LPD_COUNT(worker->nr_rounds, 1);
+		for (int i = 0; i < n; i++) {
+			if (ready[i].data.ptr)
+				serve(worker, ready[i].data.ptr);
+			else
+				inbox = true;
+		}
+		/* Last: a session may be freed once it is detached. */
+		if (inbox)
+			take_inbox(worker);
+		if (worker->active)
+			step(worker);
+	}
+	return 0;
+}
+
+void lpd_worker_stop(struct lpd_worker *worker, uint32_t nr_readers)
+{
+	__atomic_store_n(&worker->stop, 1, __ATOMIC_RELEASE);
+	lpd_worker_wake(worker);
+	lpd_reader_wake(worker, nr_readers);
+}
+
+int lpd_worker_init(struct lpd_worker *worker)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+
+	worker->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	worker->inbox_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	worker->reads_fd = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE);
+	worker->report_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (worker->epoll_fd < 0 || worker->inbox_fd < 0 ||
+	    worker->reads_fd < 0 || worker->report_fd < 0 ||
+	    epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, worker->inbox_fd,
+		      &event) < 0) {
+		int rc = -errno;
+
+		lpd_worker_deinit(worker);
+		return rc;
+	}
+	return 0;
+}
+
+void lpd_worker_deinit(struct lpd_worker *worker)
+{
+	int32_t *fds[] = {&worker->epoll_fd, &worker->inbox_fd,
+			  &worker->reads_fd, &worker->report_fd};
+
+	for (unsigned int i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
+		if (*fds[i] >= 0)
+			close(*fds[i]);
+		*fds[i] = -1;
+	}
+}

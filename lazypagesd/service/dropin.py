@@ -1,0 +1,77 @@
+"""``lazypagesd lazy-pages``: what takes the place of ``criu lazy-pages``, from its images to its
+exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import socket
+from collections.abc import Iterator
+
+from lazypagesd.handoff import criu
+from lazypagesd.images.checkpoint import Checkpoint
+from lazypagesd.kernel import fdpass
+from lazypagesd.service.daemonize import daemonize
+from lazypagesd.service.logs import open_log
+from lazypagesd.service.options import DropinOptions
+from lazypagesd.service.ready import report_ready
+from lazypagesd.service.restores import Restores
+
+log = logging.getLogger(__name__)
+
+# criu's; further restores wait in the kernel while one is being accepted.
+BACKLOG = 10
+
+
+def run(options: DropinOptions) -> int:
+    """Serve the restores of one checkpoint, until all that came have been filled; return the exit
+    code.
+
+    Raises LazyPagesError or OSError when it cannot even begin: then nothing listens, and nothing
+    was handed over.
+    """
+    images_fd = os.open(options.images_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    os.chdir(options.work_dir)
+    log_fd = open_log(options)
+    raise_descriptor_limit()
+    with Checkpoint.open(images_fd) as checkpoint, listening() as listener:
+        log.info("%d processes, %d lazy pages", len(checkpoint.tasks), checkpoint.nr_pages)
+        if options.daemon:
+            daemonize(pidfile=options.pidfile)
+        report_ready(
+            action_scripts=options.action_scripts,
+            images_fd=images_fd,
+            status_fd=options.status_fd,
+            output_fd=log_fd,
+        )
+        restores = Restores(checkpoint)
+        code = asyncio.run(restores.serve(listener))
+    restores.report(to_stdout=not options.daemon)
+    return code
+
+
+def raise_descriptor_limit() -> None:
+    """Take what the hard limit allows: each process that forks brings two more descriptors."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[socket.socket]:
+    """Listen at lazy-pages.socket in the current directory; the file stays behind, as criu's
+    does."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(criu.SOCKET_NAME)  # noqa: PTH108 - relative to the work directory, as bind() is
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        if not fdpass.ask_for_sender(listener):
+            log.info(
+                "the kernel gives no pidfd with a message (Linux 6.5 does):"
+                " the end of a process is found by asking"
+            )
+        listener.bind(criu.SOCKET_NAME)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+        yield listener

@@ -1,0 +1,181 @@
+"""The restores that the drop-in serves: many at a time, one checkpoint, one engine."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import logging
+import os
+import signal
+import socket
+from typing import NoReturn
+
+from lazypagesd.engine.engine import RETRY_INTERVAL_S, Engine
+from lazypagesd.engine.restore import Restore
+from lazypagesd.engine.session import End, Session, Trouble
+from lazypagesd.engine.statistics import table
+from lazypagesd.errors import LazyPagesError
+from lazypagesd.handoff import criu
+from lazypagesd.images.checkpoint import Checkpoint
+from lazypagesd.sources.file import FileSource
+
+log = logging.getLogger(__name__)
+
+# How long processes of a restore that failed may take to be killed by their restore tool.
+FAILED_GRACE_S = 10.0
+
+
+class Restores:
+    """Accepts restores until one has come and none is left; also their observer, who logs."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        """Prepare to serve *checkpoint*, which stays open as long."""
+        self._checkpoint = checkpoint
+        self._sources = {
+            file.fd: FileSource.of(file.fd, file.name)
+            for page_map in checkpoint.page_maps.values()
+            for file in page_map.sources
+        }
+        self._engine = Engine()
+        self._restores: list[Restore] = []
+        self._tasks: dict[asyncio.Task[None], Restore] = {}
+        self._accepting: asyncio.Task[None] | None = None
+        self._none_left = asyncio.Event()
+        self._failed = False
+        self._stopping = False
+
+    async def serve(self, listener: socket.socket) -> int:
+        """Serve every restore that connects; return the exit code when the last has ended."""
+        loop = asyncio.get_running_loop()
+        self._engine.start()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._terminate, number)
+        async with asyncio.TaskGroup() as group:
+            self._accepting = group.create_task(self._accept(listener, group))
+            await self._none_left.wait()
+            self._accepting.cancel()
+        await self._engine.stop()
+        return 1 if self._failed else 0
+
+    async def _accept(self, listener: socket.socket, group: asyncio.TaskGroup) -> None:
+        loop = asyncio.get_running_loop()
+        with listener:
+            for number in itertools.count(1):
+                connection, _address = await loop.sock_accept(listener)
+                restore = Restore(f"restore {number}", self._engine, self)
+                self._restores.append(restore)
+                task = group.create_task(self._serve_one(connection, restore))
+                self._tasks[task] = restore
+                task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
+        if not self._tasks:
+            self._none_left.set()
+
+    async def _serve_one(self, connection: socket.socket, restore: Restore) -> None:
+        log.info("%s: connected", restore.name)
+        try:
+            with connection:
+                await criu.receive(connection, self._checkpoint, self._sources, restore)
+        except (LazyPagesError, OSError) as error:
+            log.error("%s: %s", restore.name, error)
+            self._failed = True
+            await self._end_failed(restore)
+        else:
+            await restore.wait_ended()
+            log.info("%s: ended", restore.name)
+
+    async def _end_failed(self, restore: Restore) -> None:
+        # The connection is closed, which makes the restore tool kill what it has made; until then
+        # nobody may see a zero, so their faults are answered still.
+        restore.fail()
+        try:
+            async with asyncio.timeout(FAILED_GRACE_S):
+                await restore.wait_ended()
+        except TimeoutError:
+            log.error("%s: its processes live on without a restore, giving them up", restore.name)
+            restore.abandon()
+            await restore.wait_ended()
+
+    # ---- signals ----
+
+    def _terminate(self, number: int) -> None:
+        missing = {r: r.nr_missing for r in self._tasks.values() if r.released and r.nr_missing}
+        if self._stopping or not missing:
+            self._die(number)
+        self._stopping = True
+        log.warning(
+            "%s: filling the %d pages that are missing first; a second signal gives them up",
+            signal.Signals(number).name,
+            sum(missing.values()),
+        )
+        if self._accepting is not None:
+            self._accepting.cancel()
+        for task, restore in self._tasks.items():
+            if not restore.released:
+                task.cancel()
+                restore.abandon()
+
+    def _die(self, number: int) -> NoReturn:
+        for restore in self._tasks.values():
+            for session in restore.live if restore.released else ():
+                self._log_lost(session, session.state.nr_missing)
+        # As the signal would have, had it not been caught: that is what the exit status then says.
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        raise SystemExit(128 + number)
+
+    def _log_lost(self, session: Session, nr_missing: int) -> None:
+        if nr_missing:
+            log.error(
+                "process %s: %d pages are lost: it reads zeros there from now on",
+                session.name,
+                nr_missing,
+            )
+
+    # ---- what happens to sessions ----
+
+    def session_ended(self, session: Session) -> None:
+        """Log how, and what is lost."""
+        log.info("process %s: %s", session.name, session.end)
+        if session.end is End.ABANDONED:
+            self._log_lost(session, session.counters.nr_missing)
+
+    def session_in_trouble(self, session: Session, trouble: Trouble) -> None:
+        """Log which page it is, where its bytes should be, and who waits."""
+        where = f"{trouble.source} at offset {trouble.offset}" if trouble.source else "the kernel"
+        log.error(
+            "process %s: page %#x %s: %s: %s; it is tried again every %d seconds",
+            session.name,
+            trouble.addr,
+            "is waited for and cannot be filled" if trouble.waiting else "cannot be filled ahead",
+            where,
+            reason(trouble.error),
+            RETRY_INTERVAL_S,
+        )
+
+    def fork_delayed(self, session: Session, error: OSError) -> None:
+        """Log that a parent and its child wait."""
+        log.error(
+            "process %s: has forked, and waits with its child: %s", session.name, error.strerror
+        )
+
+    # ---- at the end ----
+
+    def report(self, *, to_stdout: bool) -> None:
+        """Print what was done as a table, and log it."""
+        for restore in self._restores:
+            rows = [(session.name, session.counters) for session in restore.sessions]
+            for line in [f"{restore.name}:", *table(rows)] if rows else []:
+                log.info("%s", line)
+                if to_stdout:
+                    print(line)
+
+
+def reason(error: OSError) -> str:
+    """Say what is wrong with a source, and the remedy where there is one."""
+    if error.errno == errno.ENODATA:
+        return "the file ends before it: put the whole file back in place"
+    return error.strerror or str(error)
