@@ -1,7 +1,7 @@
 """Every exception that lazypagesd raises of its own: one class a layer.
 
-A message reads ``subject: what was wrong (value)``, followed by the remedy where there is one.  What the
-kernel refuses stays an OSError, with its errno and its file name.
+A message reads ``subject: what was wrong (value)``, followed by the remedy where there is one.
+What the kernel refuses stays an OSError, with its errno and its file name.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ class LazyPagesError(Exception):
 class ImageError(LazyPagesError):
     """An image directory that cannot be served, exactly as it is.
 
-    *file* is the name of the image file within its directory (a parent's prefixed with ``parent/``), *offset* the
-    byte in it at which the trouble lies, where there is one.
+    *file* is the name of the image file within its directory (a parent's prefixed with
+    ``parent/``), *offset* the byte in it at which the trouble lies, where there is one.
     """
 
     def __init__(self, file: str, what: str, *, offset: int | None = None) -> None:
