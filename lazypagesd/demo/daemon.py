@@ -6,6 +6,7 @@ import os
 import select
 import subprocess
 import time
+from pathlib import Path
 from typing import Self
 
 from lazypagesd.demo.checkpoints import Place
