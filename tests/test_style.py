@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -51,8 +52,17 @@ def test_c_is_formatted(repository: Path) -> None:
 
 
 def test_c_stays_small(repository: Path) -> None:
-    """The data plane has at most 2,000 lines of C; beyond them, ask what it is doing there."""
-    native = [path for path in c_files(repository) if repository / "lazypagesd" in path.parents]
-    lines = {path.name: len(path.read_text().splitlines()) for path in native}
-    assert native
+    """The data plane has at most 2,000 lines of code; beyond them, ask what it is doing there."""
+    lines = {
+        path.name: nr_lines_of_code(path)
+        for path in (repository / "lazypagesd" / "native").glob("*.c")
+        if path.name != "_native.c"
+    }
+    assert lines
     assert sum(lines.values()) <= MOST_LINES_OF_C, lines
+
+
+def nr_lines_of_code(path: Path) -> int:
+    """Count what the compiler reads: neither comments, as they are welcome, nor blank lines."""
+    code = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)
+    return sum(bool(line.strip()) for line in code.splitlines())

@@ -87,4 +87,4 @@ def _assert_refused(bed: Bed) -> None:
     assert daemon.status() == b""
     assert daemon.wait() == 1
     assert daemon.output.read_text().strip()
-    assert bed.try_restore() == 1
+    assert bed.try_restore() != 0
