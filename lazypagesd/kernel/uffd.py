@@ -80,4 +80,4 @@ def describe(fd: int) -> Descriptor | None:
 
 def is_alive(fd: int) -> bool:
     """Whether the address space behind a userfaultfd still exists.  Changes nothing in it."""
-    return lib.lpd_uffd_probe(fd) == 0
+    return lib.lpd_uffd_probe(fd) != -errno.ESRCH

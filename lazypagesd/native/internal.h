@@ -50,7 +50,10 @@ struct lpd_commit {
 struct lpd_commit lpd_state_commit(const struct lpd_state *state);
 void lpd_state_set_commit(struct lpd_state *state, struct lpd_commit commit);
 
-/* Set the bits [first, first + n); return how many were clear. */
+/*
+ * Set the bits [first, first + n) of the pages that the image no longer
+ * speaks for; return how many were clear.
+ */
 uint64_t lpd_bits_set(struct lpd_state *state, uint64_t first, uint64_t n);
 
 /* ------------------------------------------------------------------------
@@ -153,11 +156,27 @@ void lpd_background_wish(struct lpd_session *session, uint64_t addr);
 
 /*
  * Read what is there, let events take effect, answer faults: LPD_FILLED, and
- * what could not be answered is pending; LPD_GONE; or LPD_HELD when the
- * descriptor cannot be read at all.
+ * what could not be answered is pending; LPD_AGAIN when more events are on
+ * their way; LPD_GONE; or LPD_HELD when the descriptor cannot be read at all.
  */
 enum lpd_outcome lpd_session_serve(struct lpd_worker *worker,
 				   struct lpd_session *session);
+
+/* Message i of the round, decoded. */
+struct lpd_message lpd_session_message(const struct lpd_session *session,
+				       unsigned int i);
+
+/*
+ * Leave out the events of a round that say nothing new; returns how many.
+ * The round has all events of what they belong to: see lpd_uffd_probe().
+ */
+unsigned int lpd_order_drop_echoes(struct lpd_session *session);
+
+/*
+ * Bring to place `first` of state->order the event that took place next; the
+ * state tells of all those before.
+ */
+void lpd_order_next(struct lpd_session *session, unsigned int first);
 
 /* Is it not yet time to try again? */
 bool lpd_session_too_early(struct lpd_session *session);

@@ -24,7 +24,7 @@
 enum {
 	LPD_PAGE_SIZE = 4096,
 	LPD_STATE_VERSION = 1,
-	LPD_MAX_MESSAGES = 128, /* read from a descriptor at once */
+	LPD_MAX_MESSAGES = 512, /* of one round */
 	LPD_MAX_MESSAGE_SIZE = 32,
 	LPD_NR_LATENCY_BUCKETS = 40,
 	LPD_MAX_PENDING = 256, /* faults to be tried again */
@@ -82,10 +82,11 @@ struct lpd_counters {
 };
 
 /*
- * The head of the memfd.  Behind it lie, each at a page boundary, the bitmap
- * (one bit a page: "the image no longer speaks for this page") and two tables
- * of regions, of which one is in force while the other is being written.  All
- * of it is sparse, so room for the worst case costs nothing.
+ * The head of the memfd.  Behind it lie, each at a page boundary, a bitmap
+ * (one bit a page: "the image no longer speaks for this page"), another ("it
+ * is no longer mapped where its region says"), and two tables of regions, of
+ * which one is in force while the other is being written.  All of it is
+ * sparse, so room for the worst case costs nothing.
  *
  * commit says which table is in force, how many regions it has, and how many
  * of the messages have taken effect.  One 64-bit store changes all three, so
@@ -94,7 +95,8 @@ struct lpd_counters {
  *
  * messages is what read(2) writes into.  Slots that hold no message are zero
  * before the read, so that a message is there as soon as the kernel has
- * handed it out, counted or not.
+ * handed it out, counted or not.  order lists those that are events, in the
+ * order in which they take effect; it is complete before the first one does.
  */
 struct lpd_state {
 	/* Written once, by lpd_state_init(), and covered by checksum. */
@@ -104,6 +106,7 @@ struct lpd_state {
 	uint64_t size; /* of the memfd */
 	uint64_t nr_pages;
 	uint64_t bits_offset;
+	uint64_t unmapped_offset;
 	uint64_t table_offset[2];
 	uint32_t nr_sources;
 	uint32_t reserved;
@@ -113,6 +116,7 @@ struct lpd_state {
 	uint64_t nr_missing; /* pages whose bit is clear */
 	uint64_t released;   /* 1 once the restore has finished: drain */
 	struct lpd_counters counters;
+	uint16_t order[LPD_MAX_MESSAGES];
 	uint8_t messages[LPD_MAX_MESSAGES * LPD_MAX_MESSAGE_SIZE];
 };
 
@@ -160,13 +164,20 @@ int lpd_state_test(const struct lpd_state *state, uint64_t bit);
 
 /*
  * Set the bits of every image page within [start, end); return how many were
- * clear.  What a fill, REMOVE and UNMAP do to the state.
+ * clear.  What REMOVE does to the state.
  */
 uint64_t lpd_state_mark(struct lpd_state *state, uint64_t start, uint64_t end);
 
+/* The same, and they are no longer mapped there: what UNMAP does. */
+uint64_t lpd_state_unmap(struct lpd_state *state, uint64_t start, uint64_t end);
+
+/* Is any image page still mapped within [start, end)? */
+int lpd_state_occupied(const struct lpd_state *state, uint64_t start,
+		       uint64_t end);
+
 /*
- * Move what lies in [from, from + len) to [to, to + len), and set the bits of
- * what was there; return how many of those were clear.  The two ranges are
+ * Move what lies in [from, from + len) to [to, to + len), and unmap what was
+ * there; return how many of its bits were clear.  The two ranges are
  * disjoint, as mremap(2) demands.  Commits the table together with cursor.
  */
 uint64_t lpd_state_remap(struct lpd_state *state, uint64_t from, uint64_t to,
@@ -195,8 +206,18 @@ int64_t lpd_uffd_zeropage(int fd, uint64_t addr, uint64_t len);
 /* Let every thread that waits within the range fault again. */
 int lpd_uffd_wake(int fd, uint64_t addr, uint64_t len);
 
-/* Is the address space still there?  0, or -ESRCH.  Changes nothing in it. */
+/*
+ * Is the address space still there?  0; -EAGAIN: yes, and it is being changed
+ * by an operation whose event has not been read, or whose caller has not gone
+ * on since; -ESRCH: no.  Changes nothing in it.
+ */
 int lpd_uffd_probe(int fd);
+
+/*
+ * Is the page at addr within a registered mapping?  1, 0, or -EAGAIN or
+ * -ESRCH as above.  Changes nothing.
+ */
+int lpd_uffd_registered(int fd, uint64_t addr);
 
 /* ------------------------------------------------------------------------
  * Sources
@@ -294,6 +315,7 @@ struct lpd_session {
 	struct lpd_session *prev_active;
 	/* The round: messages in state->messages, and when they were read. */
 	uint32_t nr_messages;
+	uint32_t nr_events; /* of them, in state->order */
 	uint32_t must_read; /* before anything is tried again */
 	uint64_t read_ns;
 	/* Faults that could not be answered yet. */

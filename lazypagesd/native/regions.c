@@ -12,15 +12,20 @@ static uint64_t *bits_of(const struct lpd_state *state)
 	return (uint64_t *)((char *)state + state->bits_offset);
 }
 
+static uint64_t *unmapped_of(const struct lpd_state *state)
+{
+	return (uint64_t *)((char *)state + state->unmapped_offset);
+}
+
 /* A word with bits [low, high) set; 0 <= low < high <= 64. */
 static uint64_t word_mask(unsigned int low, unsigned int high)
 {
 	return (~0ull << low) & (~0ull >> (64 - high));
 }
 
-uint64_t lpd_bits_set(struct lpd_state *state, uint64_t first, uint64_t n)
+/* Set [first, first + n) of a bitmap; return how many were clear. */
+static uint64_t set_bits(uint64_t *bits, uint64_t first, uint64_t n)
 {
-	uint64_t *bits = bits_of(state);
 	uint64_t end = first + n, cleared = 0;
 
 	for (uint64_t bit = first; bit < end;) {
@@ -33,6 +38,13 @@ uint64_t lpd_bits_set(struct lpd_state *state, uint64_t first, uint64_t n)
 				 __ATOMIC_RELAXED);
 		bit = next;
 	}
+	return cleared;
+}
+
+uint64_t lpd_bits_set(struct lpd_state *state, uint64_t first, uint64_t n)
+{
+	uint64_t cleared = set_bits(bits_of(state), first, n);
+
 	LPD_COUNT(state->nr_missing, -cleared);
 	return cleared;
 }
@@ -46,10 +58,9 @@ int lpd_state_test(const struct lpd_state *state, uint64_t bit)
 }
 
 /* The length of the run of bits equal to value, from first, at most max. */
-static uint64_t run_length(const struct lpd_state *state, uint64_t first,
-			   uint64_t max, bool value)
+static uint64_t run_length(const uint64_t *bits, uint64_t first, uint64_t max,
+			   bool value)
 {
-	const uint64_t *bits = bits_of(state);
 	uint64_t end = first + max;
 
 	for (uint64_t bit = first; bit < end; bit = (bit | 63) + 1) {
@@ -125,6 +136,37 @@ uint64_t lpd_state_mark(struct lpd_state *state, uint64_t start, uint64_t end)
 	return cleared;
 }
 
+uint64_t lpd_state_unmap(struct lpd_state *state, uint64_t start, uint64_t end)
+{
+	uint64_t nr_regions, cleared = 0;
+	const struct lpd_region *regions =
+		lpd_state_regions(state, &nr_regions);
+	struct lpd_region part;
+
+	for (uint64_t i = first_after(regions, nr_regions, start);
+	     i < nr_regions && intersect(&regions[i], start, end, &part); i++) {
+		cleared += lpd_bits_set(state, part.first_bit, part.nr_pages);
+		set_bits(unmapped_of(state), part.first_bit, part.nr_pages);
+	}
+	return cleared;
+}
+
+int lpd_state_occupied(const struct lpd_state *state, uint64_t start,
+		       uint64_t end)
+{
+	uint64_t nr_regions;
+	const struct lpd_region *regions =
+		lpd_state_regions(state, &nr_regions);
+	struct lpd_region part;
+
+	for (uint64_t i = first_after(regions, nr_regions, start);
+	     i < nr_regions && intersect(&regions[i], start, end, &part); i++)
+		if (run_length(unmapped_of(state), part.first_bit,
+			       part.nr_pages, true) < part.nr_pages)
+			return 1;
+	return 0;
+}
+
 /* Append what of regions[0 ... nr) lies in [start, end), moved by shift. */
 static uint64_t append(struct lpd_region *table, uint64_t length,
 		       const struct lpd_region *regions, uint64_t nr_regions,
@@ -153,7 +195,7 @@ uint64_t lpd_state_remap(struct lpd_state *state, uint64_t from, uint64_t to,
 	uint64_t n;
 	const struct lpd_region *old = lpd_state_regions(state, &n);
 	/* What was mapped at the destination is no more. */
-	uint64_t dropped = lpd_state_mark(state, to, to + len);
+	uint64_t dropped = lpd_state_unmap(state, to, to + len);
 
 	if (overlaps(old, n, from, from + len)) {
 		struct lpd_region *table =
@@ -192,12 +234,12 @@ uint32_t lpd_state_next_missing(const struct lpd_state *state, uint64_t addr,
 		uint64_t page = (start - regions[i].start) / LPD_PAGE_SIZE;
 		uint64_t left = regions[i].nr_pages - page;
 		uint64_t bit = regions[i].first_bit + page;
-		uint64_t filled = run_length(state, bit, left, true);
+		uint64_t filled = run_length(bits_of(state), bit, left, true);
 
 		if (filled == left)
 			continue;
 		*ret_addr = start + filled * LPD_PAGE_SIZE;
-		return run_length(state, bit + filled,
+		return run_length(bits_of(state), bit + filled,
 				  lpd_min(left - filled, max_pages), false);
 	}
 	return 0;

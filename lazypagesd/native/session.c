@@ -15,13 +15,21 @@
 
 #include "internal.h"
 
-/* Reads in a row while the kernel still has messages, in one round. */
-#define MAX_READS 8
-
-static uint8_t *message_at(const struct lpd_session *session,
-			   const struct lpd_protocol *protocol, unsigned int i)
+static const struct lpd_protocol *protocol_of(const struct lpd_session *session)
 {
-	return session->state->messages + i * protocol->message_size;
+	return lpd_protocol_get(session->state->protocol);
+}
+
+static uint8_t *message_at(const struct lpd_session *session, unsigned int i)
+{
+	return session->state->messages +
+	       (size_t)i * protocol_of(session)->message_size;
+}
+
+struct lpd_message lpd_session_message(const struct lpd_session *session,
+				       unsigned int i)
+{
+	return protocol_of(session)->decode(message_at(session, i));
 }
 
 static void set_cursor(struct lpd_state *state, unsigned int cursor)
@@ -32,28 +40,33 @@ static void set_cursor(struct lpd_state *state, unsigned int cursor)
 	lpd_state_set_commit(state, commit);
 }
 
-/* How many messages are in the buffer: old ones after a pause, or new. */
-static int take_messages(struct lpd_session *session,
-			 const struct lpd_protocol *protocol)
+/* Add to the round what can be read; 0, or -errno.  Notes the events. */
+static int read_messages(struct lpd_session *session)
 {
-	if (session->nr_messages)
-		return session->nr_messages;
+	unsigned int first = session->nr_messages;
+	int n = protocol_of(session)->read(session->fd,
+					   message_at(session, first),
+					   LPD_MAX_MESSAGES - first);
 
-	int n = protocol->read(session->fd, session->state->messages,
-			       LPD_MAX_MESSAGES);
-	session->read_ns = lpd_now_ns();
-	if (n > 0)
-		session->nr_messages = n;
-	return n;
+	if (n < 0)
+		return n == -EAGAIN ? 0 : n;
+	if (!first)
+		session->read_ns = lpd_now_ns();
+	session->nr_messages += n;
+	for (unsigned int i = first; i < session->nr_messages; i++)
+		if (lpd_session_message(session, i).kind != LPD_MESSAGE_FAULT)
+			session->state->order[session->nr_events++] = i;
+	return 0;
 }
 
-/* Ready for the next read: no message, and none of them counted. */
-static void drop_messages(struct lpd_session *session,
-			  const struct lpd_protocol *protocol)
+/* Ready for the next round: no message, and none of them counted. */
+static void drop_messages(struct lpd_session *session)
 {
-	memset(session->state->messages, 0,
-	       (size_t)session->nr_messages * protocol->message_size);
+	memset(message_at(session, 0), 0,
+	       (size_t)session->nr_messages *
+		       protocol_of(session)->message_size);
 	session->nr_messages = 0;
+	session->nr_events = 0;
 	set_cursor(session->state, 0);
 }
 
@@ -74,8 +87,7 @@ static void apply_event(struct lpd_session *session,
 	uint64_t dropped = 0;
 
 	switch (message->kind) {
-	case LPD_MESSAGE_FAULT:
-		/* Answered later, and again after a crash: not an event. */
+	case LPD_MESSAGE_FAULT: /* no event */
 		return;
 	case LPD_MESSAGE_FORK:
 		begin_fork(session, message->child_fd);
@@ -87,13 +99,15 @@ static void apply_event(struct lpd_session *session,
 		LPD_COUNT(counters->events_remap, 1);
 		break;
 	case LPD_MESSAGE_REMOVE:
-	case LPD_MESSAGE_UNMAP:
 		dropped = lpd_state_mark(state, message->range.start,
 					 message->range.end);
-		if (message->kind == LPD_MESSAGE_REMOVE)
-			LPD_COUNT(counters->events_remove, 1);
-		else
-			LPD_COUNT(counters->events_unmap, 1);
+		LPD_COUNT(counters->events_remove, 1);
+		set_cursor(state, cursor);
+		break;
+	case LPD_MESSAGE_UNMAP:
+		dropped = lpd_state_unmap(state, message->range.start,
+					  message->range.end);
+		LPD_COUNT(counters->events_unmap, 1);
 		set_cursor(state, cursor);
 		break;
 	case LPD_MESSAGE_UNKNOWN:
@@ -107,13 +121,12 @@ static void apply_event(struct lpd_session *session,
 }
 
 /* False if a FORK has paused the session. */
-static bool apply_events(struct lpd_session *session,
-			 const struct lpd_protocol *protocol)
+static bool apply_events(struct lpd_session *session)
 {
 	for (unsigned int i = lpd_state_commit(session->state).cursor;
-	     i < session->nr_messages; i++) {
+	     i < session->nr_events; i++) {
 		struct lpd_message message =
-			protocol->decode(message_at(session, protocol, i));
+			lpd_session_message(session, session->state->order[i]);
 
 		apply_event(session, &message, i + 1);
 		if (session->paused) {
@@ -148,14 +161,13 @@ static bool to_be_kept(enum lpd_outcome outcome)
 }
 
 static enum lpd_outcome answer_faults(struct lpd_worker *worker,
-				      struct lpd_session *session,
-				      const struct lpd_protocol *protocol)
+				      struct lpd_session *session)
 {
 	struct lpd_counters *counters = &session->state->counters;
 
 	for (unsigned int i = 0; i < session->nr_messages; i++) {
-		struct lpd_message message =
-			protocol->decode(message_at(session, protocol, i));
+		struct lpd_message message = lpd_session_message(session, i);
+
 		if (message.kind != LPD_MESSAGE_FAULT)
 			continue;
 
@@ -215,31 +227,48 @@ static enum lpd_outcome unreadable(struct lpd_session *session, int rc)
 	return LPD_HELD;
 }
 
+/*
+ * Read on until no further event can be on its way, and put those that came
+ * into order: LPD_FILLED when all is ready, LPD_AGAIN when it is not yet.
+ */
+static enum lpd_outcome gather(struct lpd_session *session)
+{
+	int rc = read_messages(session);
+
+	if (rc < 0)
+		return unreadable(session, rc);
+	if (!session->nr_events)
+		return LPD_FILLED;
+	/* A full buffer cannot wait for more; that is as good as it gets. */
+	if (session->nr_messages < LPD_MAX_MESSAGES) {
+		rc = lpd_uffd_probe(session->fd);
+		if (rc == -ESRCH)
+			return LPD_GONE;
+		if (rc == -EAGAIN)
+			return LPD_AGAIN;
+	}
+	LPD_COUNT(session->state->counters.events_unmap,
+		  lpd_order_drop_echoes(session));
+	return LPD_FILLED;
+}
+
 enum lpd_outcome lpd_session_serve(struct lpd_worker *worker,
 				   struct lpd_session *session)
 {
-	const struct lpd_protocol *protocol =
-		lpd_protocol_get(session->state->protocol);
-	bool complete = false;
+	/* Some events may have taken effect before a FORK made us pause. */
+	bool resumed = lpd_state_commit(session->state).cursor > 0;
+	enum lpd_outcome outcome = resumed ? LPD_FILLED : gather(session);
 
-	for (unsigned int i = 0; i < MAX_READS && !complete; i++) {
-		int n = take_messages(session, protocol);
-
-		if (n < 0 && n != -EAGAIN)
-			return unreadable(session, n);
-		complete = n < LPD_MAX_MESSAGES;
-		if (n <= 0)
-			break;
-		if (!apply_events(session, protocol))
-			return LPD_FILLED;
-		if (answer_faults(worker, session, protocol) == LPD_GONE)
-			return LPD_GONE;
-		drop_messages(session, protocol);
-	}
-	session->must_read = !complete;
+	session->must_read = outcome == LPD_AGAIN || resumed ||
+			     session->nr_messages == LPD_MAX_MESSAGES;
+	if (outcome != LPD_FILLED || !apply_events(session))
+		return outcome;
 	/* No event has come since that page got ENOENT: see fill.c. */
-	if (complete && session->absent_addr)
+	if (!session->nr_events && session->absent_addr)
 		session->absent_confirmed = 1;
+	if (answer_faults(worker, session) == LPD_GONE)
+		return LPD_GONE;
+	drop_messages(session);
 	return retry_pending(worker, session);
 }
 

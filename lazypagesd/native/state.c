@@ -34,8 +34,8 @@ static uint64_t table_size(uint64_t nr_pages)
 
 uint64_t lpd_state_size(uint64_t nr_pages)
 {
-	return round_to_page(sizeof(struct lpd_state)) + bits_size(nr_pages) +
-	       2 * table_size(nr_pages);
+	return round_to_page(sizeof(struct lpd_state)) +
+	       2 * bits_size(nr_pages) + 2 * table_size(nr_pages);
 }
 
 struct lpd_commit lpd_state_commit(const struct lpd_state *state)
@@ -101,20 +101,24 @@ static int check_regions(const struct lpd_region *regions, uint64_t nr_regions,
 	return bit == nr_pages ? 0 : -EINVAL;
 }
 
+/* Where everything lies; what is fixed depends on this alone. */
+static void lay_out(struct lpd_state *state, uint64_t nr_pages)
+{
+	state->size = lpd_state_size(nr_pages);
+	state->nr_pages = nr_pages;
+	state->bits_offset = round_to_page(sizeof(*state));
+	state->unmapped_offset = state->bits_offset + bits_size(nr_pages);
+	state->table_offset[0] = state->unmapped_offset + bits_size(nr_pages);
+	state->table_offset[1] = state->table_offset[0] + table_size(nr_pages);
+}
+
 static void init_fixed(struct lpd_state *state, uint32_t protocol,
 		       uint64_t nr_pages, uint32_t nr_sources)
 {
-	uint64_t bits = round_to_page(sizeof(*state));
-	uint64_t tables = bits + bits_size(nr_pages);
-
+	lay_out(state, nr_pages);
 	state->magic = STATE_MAGIC;
 	state->version = LPD_STATE_VERSION;
 	state->protocol = protocol;
-	state->size = lpd_state_size(nr_pages);
-	state->nr_pages = nr_pages;
-	state->bits_offset = bits;
-	state->table_offset[0] = tables;
-	state->table_offset[1] = tables + table_size(nr_pages);
 	state->nr_sources = nr_sources;
 	state->checksum = fixed_checksum(state);
 }
@@ -146,9 +150,10 @@ void lpd_state_fork(struct lpd_state *child, const struct lpd_state *parent)
 
 	init_fixed(child, parent->protocol, parent->nr_pages,
 		   parent->nr_sources);
+	/* Both bitmaps, which lie side by side. */
 	memcpy((char *)child + child->bits_offset,
 	       (const char *)parent + parent->bits_offset,
-	       (parent->nr_pages + 63) / 64 * 8);
+	       2 * bits_size(parent->nr_pages));
 	memcpy((char *)child + child->table_offset[0], regions,
 	       nr_regions * sizeof(*regions));
 	child->nr_missing = parent->nr_missing;
@@ -166,12 +171,14 @@ int lpd_state_check(const struct lpd_state *state, uint64_t size)
 	if (state->nr_pages > USER_SPACE_END / LPD_PAGE_SIZE)
 		return -EBADMSG;
 
-	uint64_t bits = round_to_page(sizeof(*state));
-	uint64_t tables = bits + bits_size(state->nr_pages);
+	struct lpd_state expected;
+	lay_out(&expected, state->nr_pages);
 	if (state->checksum != fixed_checksum(state) || state->size != size ||
-	    size != lpd_state_size(state->nr_pages) ||
-	    state->bits_offset != bits || state->table_offset[0] != tables ||
-	    state->table_offset[1] != tables + table_size(state->nr_pages) ||
+	    state->size != expected.size ||
+	    state->bits_offset != expected.bits_offset ||
+	    state->unmapped_offset != expected.unmapped_offset ||
+	    state->table_offset[0] != expected.table_offset[0] ||
+	    state->table_offset[1] != expected.table_offset[1] ||
 	    lpd_state_commit(state).nr_regions > state->nr_pages ||
 	    lpd_state_commit(state).cursor > LPD_MAX_MESSAGES ||
 	    !lpd_protocol_get(state->protocol))

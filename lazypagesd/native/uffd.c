@@ -61,7 +61,25 @@ int lpd_uffd_probe(int fd)
 		.range = {.start = PROBE_ADDR, .len = LPD_PAGE_SIZE},
 	};
 
-	if (ioctl(fd, UFFDIO_WRITEPROTECT, &wp) < 0 && errno == ESRCH)
-		return -ESRCH;
+	if (ioctl(fd, UFFDIO_WRITEPROTECT, &wp) < 0 &&
+	    (errno == ESRCH || errno == EAGAIN))
+		return -errno;
 	return 0;
+}
+
+int lpd_uffd_registered(int fd, uint64_t addr)
+{
+	/*
+	 * There is no page cache behind anonymous memory to go on with
+	 * (EINVAL), but the mapping is looked up first (ENOENT).
+	 */
+	struct uffdio_continue cont = {
+		.range = {.start = addr, .len = LPD_PAGE_SIZE},
+	};
+
+	if (ioctl(fd, UFFDIO_CONTINUE, &cont) == 0)
+		return 1;
+	if (errno == ESRCH || errno == EAGAIN)
+		return -errno;
+	return errno != ENOENT;
 }
