@@ -8,7 +8,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from rich.console import Console
+try:
+    from rich.console import Console
+except ModuleNotFoundError:
+    sys.exit("the demo needs rich: pip install 'lazypagesd[demo]'")
 
 from lazypagesd.demo.builtin import BuiltinCheckpoints
 from lazypagesd.demo.checkpoints import Checkpoints, Place

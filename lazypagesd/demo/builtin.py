@@ -31,7 +31,7 @@ class BuiltinCheckpoints(Checkpoints):
     def checkpoint(self, victim: Victim, place: Place) -> None:
         """Copy the memory out while the process is stopped, then kill it."""
         with victim.connect() as connection:
-            self._answers = connection.get(0).number
+            self._answers = connection.get(0).number - 1  # this one does not count
         os.kill(victim.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, victim.pid, os.WSTOPPED | os.WNOWAIT)
         _write(victim, place.images)
@@ -42,7 +42,7 @@ class BuiltinCheckpoints(Checkpoints):
     def restore(self, victim: Victim, place: Place) -> Victim:
         """Start a new victim whose memory the daemon brings; it has another pid."""
         process = victims.spawn(
-            victim.binary,
+            victim.program,
             victim.directory,
             victim.socket,
             victim.nr_pages,
@@ -55,7 +55,9 @@ class BuiltinCheckpoints(Checkpoints):
         except Trouble as trouble:
             log = (victim.directory / "victim.log").read_text()
             raise Trouble(_explain(log) or f"{trouble}: {log}") from trouble
-        return Victim(victim.binary, victim.directory, process.pid, victim.socket, victim.nr_pages)
+        return Victim(
+            victim.program, victim.directory, process.pid, victim.socket, victim.nr_pages
+        )
 
 
 def _write(victim: Victim, images: Path) -> None:

@@ -1,4 +1,4 @@
-"""The victim of the demo: compiled on the spot, started, and asked over a unix socket.
+"""The victim of the demo: compiled where it can be, started, and asked over a unix socket.
 
 Some facts about CRIU that this rests on: it dumps a listening unix socket and no half-closed
 connection; before 4.2 it dumps no TCP socket on Linux 6.16 or newer, where SO_PASSCRED is refused;
@@ -13,9 +13,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Self
 
@@ -23,6 +23,7 @@ from lazypagesd.demo.trouble import Trouble
 
 PAGE_SIZE = 4096
 MEMORY_ADDR = 0x100000000000  # as in victim.h
+_SOURCES = Path(__file__).parent
 _DEADLINE_S = 30.0
 _INTERVAL_S = 0.001
 
@@ -49,7 +50,7 @@ class Verdict:
 class Victim:
     """Where the process is found, alive or restored."""
 
-    binary: Path
+    program: list[str]
     directory: Path
     pid: int
     socket: Path
@@ -58,7 +59,8 @@ class Victim:
     def is_alive(self) -> bool:
         """Say whether its pid is that of a victim."""
         with contextlib.suppress(OSError):
-            return Path(f"/proc/{self.pid}/exe").readlink() == self.binary
+            command = Path(f"/proc/{self.pid}/cmdline").read_bytes()
+            return os.fsencode(self.socket) in command.split(b"\0")
         return False
 
     def resident_bytes(self) -> int:
@@ -123,34 +125,33 @@ class Connection:
         return reply.split()
 
 
-def build(directory: Path) -> Path:
-    """Compile the victim into *directory*."""
+def build(directory: Path) -> list[str]:
+    """Compile the victim into *directory*; without a compiler, settle for the one in Python."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
-        raise Trouble("no C compiler (cc) to build the demo's process with")
+        return [sys.executable, os.fspath(_SOURCES / "victim_script.py")]
     binary = directory / "victim"
-    with resources.as_file(resources.files("lazypagesd.demo")) as sources:
-        command: list[str | Path] = [compiler, "-O2", "-o", binary, *sources.glob("*.c")]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S)
+    command: list[str | Path] = [compiler, "-O2", "-o", binary, *_SOURCES.glob("*.c")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S)
     if run.returncode != 0:
         raise Trouble(f"the demo's process does not compile: {run.stderr}")
-    return binary
+    return [os.fspath(binary)]
 
 
-def start(binary: Path, directory: Path, nr_pages: int) -> Victim:
+def start(program: list[str], directory: Path, nr_pages: int) -> Victim:
     """Start a victim with *nr_pages* of memory, and return when it answers."""
     path = directory / "victim.socket"
-    process = spawn(binary, directory, path, nr_pages)
-    victim = Victim(binary, directory, process.pid, path, nr_pages)
+    process = spawn(program, directory, path, nr_pages)
+    victim = Victim(program, directory, process.pid, path, nr_pages)
     wait_until_it_listens(process, path)
     return victim
 
 
-def spawn(binary: Path, directory: Path, *args: object) -> subprocess.Popen[bytes]:
+def spawn(program: list[str], directory: Path, *args: object) -> subprocess.Popen[bytes]:
     """Run the victim such that CRIU can dump it: a session of its own, no terminal, no pipes."""
     with (directory / "victim.log").open("ab") as log:
         return subprocess.Popen(
-            [binary, *map(str, args)],
+            [*program, *map(str, args)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
