@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,35 @@ def test_tree_is_restored(bed: Bed, victims: Path) -> None:
         assert tally.nr_pages == 32 * PAGES_PER_MIB
 
 
+def test_fragmented_memory_is_restored(bed: Bed, victims: Path) -> None:
+    """Where every other page was never written, those are zeros and the others right."""
+    bed.start(victims / "sparse", 64, 2, "keep")
+    _restore(bed)
+    tally = bed.tally("sparse")
+    assert tally.nr_wrong == 0, tally
+    assert tally.nr_pages > 60 * PAGES_PER_MIB
+
+
+# criu lazy-pages takes the length for an int, keeps the range and tries to fill it for ever.
+@pytest.mark.usefixtures("beyond_criu")
+def test_gibibytes_are_lost_at_once(bed: Bed, victims: Path) -> None:
+    """An munmap and a MADV_DONTNEED of more than 2 GiB each are followed."""
+    bed.start(victims / "sparse", 9 * 1024, 4096, "lose")
+    _restore(bed)
+    tally = bed.tally("sparse")
+    assert tally.nr_wrong == 0, tally
+
+
+def test_process_that_is_killed_is_given_up(bed: Bed, victims: Path) -> None:
+    """The daemon ends well when the process that it fills has been killed."""
+    bed.start(victims / "plain", 512, 1)
+    bed.dump()
+    daemon = bed.daemon("-o", "lazy-pages.log")
+    bed.restore()
+    os.kill(bed.pid, signal.SIGKILL)
+    assert daemon.wait() == 0
+
+
 def _churn(bed: Bed, victims: Path, operations: str) -> None:
     bed.start(victims / "churn", 128, 1.5, operations)
     _restore(bed)
@@ -81,9 +112,9 @@ def test_process_splits_its_memory_while_filled(bed: Bed, victims: Path) -> None
 @pytest.mark.usefixtures("beyond_criu")
 def test_two_restores_of_one_image_share_a_daemon(bed: Bed, victims: Path) -> None:
     """Two restores of the same image at the same time, in two pid namespaces, are both right."""
-    bed.start(victims / "plain", 256, 7919)
+    bed.start(victims / "plain", 512, 7919)
     bed.dump()
-    bed.daemon("-o", "lazy-pages.log")
+    daemon = bed.daemon("-o", "lazy-pages.log")
     restores = [bed.start_restore_in_pid_namespace() for _ in range(2)]
     for restore in restores:
         (restore.out / "go").touch()
@@ -91,7 +122,8 @@ def test_two_restores_of_one_image_share_a_daemon(bed: Bed, victims: Path) -> No
         assert restore.wait() == 0
         tally = restore.tally("plain")
         assert tally.nr_wrong == 0, tally
-        assert tally.nr_pages == 256 * PAGES_PER_MIB
+        assert tally.nr_pages == 512 * PAGES_PER_MIB
+    assert daemon.wait() == 0
 
 
 def test_one_restore_in_a_pid_namespace(bed: Bed, victims: Path) -> None:

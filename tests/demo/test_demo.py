@@ -47,6 +47,8 @@ def test_demo_with_criu(criu: Path, lazy_pages_command: list[str], tmp_path: Pat
     assert "CRIU wrote it to disk" in run.stdout
 
 
+# criu lazy-pages wants more of an image than is needed to serve it.
+@pytest.mark.usefixtures("beyond_criu")
 @pytest.mark.root
 @pytest.mark.uffd
 def test_demo_without_criu(lazy_pages_command: list[str], tmp_path: Path) -> None:
