@@ -6,6 +6,7 @@ import random
 import statistics
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -56,7 +57,8 @@ class Story:
             self._introduce(victim, page)
             self._checkpoint(victim)
             with Daemon(self._command, self._place) as daemon:
-                self._say("Daemon", f"[bold]{' '.join(self._command)}[/] waits, images in hand.")
+                program = " ".join([Path(self._command[0]).name, *self._command[1:]])
+                self._say("Daemon", f"[bold]{program}[/] waits, images in hand.")
                 began_s = time.monotonic()
                 restored = self._restore(victim, began_s)
                 findings = self._use(restored, daemon, page, began_s)
@@ -122,7 +124,8 @@ class Story:
             filling.watch(self._console, victim, daemon, ask)
         findings.exit_code = daemon.exit_code()
         findings.filled_s = (daemon.ended_s() or time.monotonic()) - began_s
-        self._say("Done", f"All is there after {_ms(findings.filled_s)}; the daemon has ended.")
+        what = "The daemon gave up" if findings.exit_code else "All is there, the daemon has ended"
+        self._say("Done", f"{what} after {_ms(findings.filled_s)}.")
         return findings
 
     def _show_statistics(self, table: list[str]) -> None:
