@@ -51,11 +51,11 @@ private_apt() {
 		-o Dir::State::lists="$work/lists" -o Dir::State::status="$work/status" \
 		-o Dir::Cache="$work" -o Dir::Cache::archives="$work/archives" \
 		-o APT::Sandbox::User="$(id -un)" -o Debug::NoLocking=1 \
-		-o Acquire::Languages=none -o Acquire::Retries=3 "$@" >"$work/log" 2>&1 ||
-		die "apt-get ${*: -1} failed with $mirror $suite: $(tail -n 3 "$work/log")"
+		-o Acquire::Languages=none -o Acquire::Retries=3 -o APT::Update::Error-Mode=any \
+		"$@" >"$work/log" 2>&1 || die "apt-get $1: $mirror $suite: $(tail -n 3 "$work/log")"
 }
 private_apt update
-private_apt --download-only --no-install-recommends install criu
+private_apt install --download-only --no-install-recommends criu
 
 for package in "$work"/archives/*.deb; do
 	dpkg-deb --extract "$package" "$work/root"
