@@ -24,11 +24,12 @@ class Daemon:
         self._log = place.work / LOG
         self._ended_s: float | None = None
         status_fd, write_fd = os.pipe()
-        options: list[str | Path] = ["-D", place.images, "-W", place.work, "-o", LOG, "-v2"]
+        options: list[str | Path] = ["-D", place.images, "-W", place.work, "-o", LOG, "-v3"]
         try:
             self._process = subprocess.Popen(
                 [*command, *options, "--status-fd", str(write_fd)],
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # its statistics: they are in the log as well
                 pass_fds=[write_fd],
             )
         finally:
@@ -60,10 +61,10 @@ class Daemon:
         return self._lines()[-5:]
 
     def statistics(self) -> list[str]:
-        """Return the lines of its log from the last one that speaks of statistics on."""
-        lines = self._lines()
+        """Return the lines of its log that come after the last heading of statistics."""
+        lines = [line.partition(") ")[2] for line in self._lines()]  # without the time
         starts = [i for i, line in enumerate(lines) if _STATISTICS in line]
-        return lines[starts[-1] :] if starts else []
+        return lines[starts[-1] + 1 :] if starts else []
 
     def _wait_ready(self, status_fd: int) -> None:
         ready, _, _ = select.select([status_fd], [], [], _DEADLINE_S)

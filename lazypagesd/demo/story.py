@@ -66,7 +66,7 @@ class Story:
         finally:
             restored.kill()
         self._show_statistics(table)
-        self._sum_up(findings)
+        self._sum_up(findings, table)
         return findings.is_right()
 
     def _introduce(self, victim: Victim, page: int) -> None:
@@ -134,13 +134,15 @@ class Story:
             for line in table:
                 self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _sum_up(self, findings: Findings) -> None:
+    def _sum_up(self, findings: Findings, statistics_lines: list[str]) -> None:
         verdict = findings.verdict
         latencies = [one.latency_ns / 1000 for one in findings.samples]
         table = Table.grid(padding=(0, 3))
         table.add_row("first answer after", _ms(findings.first_answer_s))
         median, slowest = statistics.median(latencies), max(latencies)
         table.add_row("reading a page took", f"{median:.1f} µs (median), {slowest:.0f} µs (worst)")
+        if statistics_lines and not findings.exit_code:
+            table.add_row("faults", statistics_lines[-1].partition(";")[0])
         table.add_row("last page in after", _ms(findings.filled_s))
         right = verdict.nr_pages - verdict.nr_wrong
         colour = "green" if findings.is_right() else "bold red"

@@ -1,8 +1,8 @@
-"""What sessions did, as values and as a table."""
+"""What sessions did, as values and as text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -91,63 +91,62 @@ class Counters:
         return self.latency_sum_ns // max(sum(self.latency), 1)
 
 
-def table(rows: Sequence[tuple[str, Counters]]) -> list[str]:
-    """Lay sessions out as lines of text: one row each, and their sum if there are several; then
-    latencies."""
-    if len(rows) > 1:
-        rows = [*rows, ("all", Counters.total(counters for _, counters in rows))]
-    cells = [HEADINGS, *([name, *row_of(counters)] for name, counters in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(HEADINGS))]
-    lines = [
+def report(rows: Sequence[tuple[str, Counters]]) -> list[str]:
+    """Lay sessions out as lines of text: what was filled, how faults fared, and a summary.
+
+    Each row is a name and its counters; several are followed by their sum.
+    """
+    total = Counters.total(counters for _, counters in rows)
+    named = [*rows, ("all", total)] if len(rows) > 1 else rows
+    return [
+        *table("pages", PAGES, named),
+        *table("faults", FAULTS, named),
+        histogram(total),
+        summary(total),
+    ]
+
+
+Column = Callable[[Counters], object]
+
+PAGES: dict[str, Column] = {
+    "in image": lambda c: c.nr_pages,
+    "on demand": lambda c: c.pages_fault,
+    "neighbour": lambda c: c.pages_neighbour,
+    "drain": lambda c: c.pages_drain,
+    "present": lambda c: c.pages_present,
+    "dropped": lambda c: c.pages_dropped,
+    "missing": lambda c: c.nr_missing,
+    "zero": lambda c: c.pages_zero,
+    "MiB": lambda c: f"{c.bytes / 2**20:.1f}",
+    "fills": lambda c: c.fills,
+}
+FAULTS: dict[str, Column] = {
+    "read": lambda c: c.faults,
+    "mean us": lambda c: microseconds(c.mean_ns),
+    "p50 us": lambda c: microseconds(c.percentile_ns(0.50)),
+    "p99 us": lambda c: microseconds(c.percentile_ns(0.99)),
+    "max us": lambda c: microseconds(c.latency_max_ns),
+    "retries": lambda c: c.retries,
+    "requeues": lambda c: c.requeues,
+    "misses": lambda c: c.misses,
+    "held": lambda c: c.held,
+    "fork": lambda c: c.events_fork,
+    "remap": lambda c: c.events_remap,
+    "remove": lambda c: c.events_remove,
+    "unmap": lambda c: c.events_unmap,
+}
+
+
+def table(
+    title: str, columns: dict[str, Column], rows: Sequence[tuple[str, Counters]]
+) -> list[str]:
+    """Align one line of headings, and one of cells for each row."""
+    cells = [[title, *columns]]
+    cells += [[name, *(str(of(counters)) for of in columns.values())] for name, counters in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    return [
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
         for row in cells
-    ]
-    if rows:
-        lines.append(histogram(rows[-1][1]))
-    return lines
-
-
-HEADINGS = [
-    *(
-        "session",
-        "pages",
-        "missing",
-        "faults",
-        "on demand",
-        "neighbour",
-        "drain",
-        "zero",
-        "dropped",
-    ),
-    *("MiB", "fills", "retries", "misses", "held", "fork", "remap", "remove", "unmap"),
-    *("mean us", "p50 us", "p99 us", "max us"),
-]
-
-
-def row_of(counters: Counters) -> list[str]:
-    """Return one session's cells, in the order of HEADINGS."""
-    return [
-        str(counters.nr_pages),
-        str(counters.nr_missing),
-        str(counters.faults),
-        str(counters.pages_fault),
-        str(counters.pages_neighbour),
-        str(counters.pages_drain),
-        str(counters.pages_zero),
-        str(counters.pages_dropped),
-        f"{counters.bytes / 2**20:.1f}",
-        str(counters.fills),
-        str(counters.retries),
-        str(counters.misses),
-        str(counters.held),
-        str(counters.events_fork),
-        str(counters.events_remap),
-        str(counters.events_remove),
-        str(counters.events_unmap),
-        microseconds(counters.mean_ns),
-        microseconds(counters.percentile_ns(0.50)),
-        microseconds(counters.percentile_ns(0.99)),
-        microseconds(counters.latency_max_ns),
     ]
 
 
@@ -157,11 +156,19 @@ def microseconds(ns: int) -> str:
 
 
 def histogram(counters: Counters) -> str:
-    """Name every latency bucket that counted anything: ``fault latency: 2-4 us 812, 4-8 us
-    17``."""
+    """Name every latency bucket that counted anything, by where it begins: ``8.2 us 17``."""
     parts = [
-        f"{2**bucket / 1000:.3g}-{2 ** (bucket + 1) / 1000:.3g} us {count}"
+        f"{microseconds(1 << bucket)} us {count}"
         for bucket, count in enumerate(counters.latency)
         if count
     ]
-    return "fault latency: " + (", ".join(parts) or "no fault was filled")
+    return "latencies from: " + (", ".join(parts) or "no fault was filled")
+
+
+def summary(counters: Counters) -> str:
+    """Say in a sentence how faults were served, and how much was filled."""
+    return (
+        f"{counters.faults} faults served, mean {microseconds(counters.mean_ns)} us,"
+        f" 99 % within {microseconds(counters.percentile_ns(0.99))} us;"
+        f" {counters.bytes / 2**20:.1f} MiB filled, {counters.nr_missing} pages missing"
+    )

@@ -14,7 +14,7 @@ from typing import NoReturn
 from lazypagesd.engine.engine import RETRY_INTERVAL_S, Engine
 from lazypagesd.engine.restore import Restore
 from lazypagesd.engine.session import End, Session, Trouble
-from lazypagesd.engine.statistics import table
+from lazypagesd.engine.statistics import report
 from lazypagesd.errors import LazyPagesError
 from lazypagesd.handoff import criu
 from lazypagesd.images.checkpoint import Checkpoint
@@ -168,7 +168,7 @@ class Restores:
         """Print what was done as a table, and log it."""
         for restore in self._restores:
             rows = [(session.name, session.counters) for session in restore.sessions]
-            for line in [f"{restore.name}:", *table(rows)] if rows else []:
+            for line in [f"{restore.name}: statistics", *report(rows)]:
                 log.info("%s", line)
                 if to_stdout:
                     print(line)
