@@ -117,7 +117,7 @@ class Engine:
         for session in self.sessions:
             if session.end is None and session.is_gone():
                 self._let_go(session, End.GONE)
-            elif retry and session.state.pointer.counters.held:
+            elif retry and session.wants_retry:
                 session.retry()
         if retry:
             self._next_retry_s = loop.time() + RETRY_INTERVAL_S

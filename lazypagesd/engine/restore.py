@@ -101,6 +101,9 @@ class Restore:
         return session
 
     def _forked(self, parent: Session, child_fd: int) -> None:
+        if parent.final is not None:  # given up while the child waited to be served
+            os.close(child_fd)
+            return
         name = f"{parent.name}.{parent.nr_children + 1}"
         try:
             state = parent.state.fork(name)

@@ -83,6 +83,11 @@ class Session:
         """What it did so far; after its end, what it did in all."""
         return self.final or Counters.read(self.state.pointer)
 
+    @property
+    def wants_retry(self) -> bool:
+        """Whether faults are held, or the drain has come to where it cannot go on."""
+        return bool(self.pointer.stuck or self.state.pointer.counters.held)
+
     def is_gone(self) -> bool:
         """Whether its address space has ended: the descriptor knows, also after an exec."""
         return not uffd.is_alive(self.fd)

@@ -44,6 +44,7 @@ class Restores:
         self._none_left = asyncio.Event()
         self._failed = False
         self._stopping = False
+        self._told: set[tuple[str, str | None, int | None]] = set()
 
     async def serve(self, listener: socket.socket) -> int:
         """Serve every restore that connects; return the exit code when the last has ended."""
@@ -145,6 +146,12 @@ class Restores:
 
     def session_in_trouble(self, session: Session, trouble: Trouble) -> None:
         """Log which page it is, where its bytes should be, and who waits."""
+        if not trouble.waiting:
+            # The drain meets every page of a broken file; one of them says it all.
+            key = session.name, trouble.source, trouble.error.errno
+            if key in self._told:
+                return
+            self._told.add(key)
         where = f"{trouble.source} at offset {trouble.offset}" if trouble.source else "the kernel"
         log.error(
             "process %s: page %#x %s: %s: %s; it is tried again every %d seconds",
