@@ -315,8 +315,9 @@ struct lpd_session {
 	struct lpd_session *prev_active;
 	/* The round: messages in state->messages, and when they were read. */
 	uint32_t nr_messages;
-	uint32_t nr_events; /* of them, in state->order */
-	uint32_t must_read; /* before anything is tried again */
+	uint32_t nr_events;   /* of them, in state->order */
+	uint32_t wants_quiet; /* see order.c */
+	uint32_t must_read;   /* before anything is tried again */
 	uint64_t read_ns;
 	/* Faults that could not be answered yet. */
 	uint32_t nr_pending;

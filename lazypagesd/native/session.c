@@ -40,6 +40,18 @@ static void set_cursor(struct lpd_state *state, unsigned int cursor)
 	lpd_state_set_commit(state, commit);
 }
 
+static void note_event(struct lpd_session *session, unsigned int i)
+{
+	enum lpd_message_kind kind = lpd_session_message(session, i).kind;
+
+	if (kind == LPD_MESSAGE_FAULT)
+		return;
+	session->state->order[session->nr_events++] = i;
+	/* What else is under way bears on where these two lead to. */
+	if (kind == LPD_MESSAGE_REMAP || kind == LPD_MESSAGE_FORK)
+		session->wants_quiet = 1;
+}
+
 /* Add to the round what can be read; 0, or -errno.  Notes the events. */
 static int read_messages(struct lpd_session *session)
 {
@@ -54,8 +66,7 @@ static int read_messages(struct lpd_session *session)
 		session->read_ns = lpd_now_ns();
 	session->nr_messages += n;
 	for (unsigned int i = first; i < session->nr_messages; i++)
-		if (lpd_session_message(session, i).kind != LPD_MESSAGE_FAULT)
-			session->state->order[session->nr_events++] = i;
+		note_event(session, i);
 	return 0;
 }
 
@@ -67,6 +78,7 @@ static void drop_messages(struct lpd_session *session)
 		       protocol_of(session)->message_size);
 	session->nr_messages = 0;
 	session->nr_events = 0;
+	session->wants_quiet = 0;
 	set_cursor(session->state, 0);
 }
 
@@ -237,7 +249,7 @@ static enum lpd_outcome gather(struct lpd_session *session)
 
 	if (rc < 0)
 		return unreadable(session, rc);
-	if (!session->nr_events)
+	if (!session->wants_quiet)
 		return LPD_FILLED;
 	/* A full buffer cannot wait for more; that is as good as it gets. */
 	if (session->nr_messages < LPD_MAX_MESSAGES) {
