@@ -65,6 +65,7 @@ class Session:
         self.worker: Worker | None = None
         self.final: Counters | None = None
         self.nr_children = 0
+        self._leaving = False
         # What the session told of itself: set by whoever it belongs to, called in the control
         # plane's thread.
         self.on_fork: Callable[[Session, int], None] = lambda session, child_fd: None
@@ -93,9 +94,12 @@ class Session:
         return not uffd.is_alive(self.fd)
 
     def request(self, what: int) -> None:
-        """Ask its worker for something (LPD_REQUEST_... bits); nothing once it has ended."""
-        if self.worker is not None:
-            lib.lpd_session_request(self.pointer, what)
+        """Ask its worker for something (LPD_REQUEST_... bits); nothing once it is to let go."""
+        if self.worker is None or self._leaving:
+            return
+        # After its last word the worker must not find the session in its inbox again.
+        self._leaving = bool(what & lib.LPD_REQUEST_DETACH)
+        lib.lpd_session_request(self.pointer, what)
 
     def drain(self) -> None:
         """Let everything that is missing be filled: the restore has finished."""

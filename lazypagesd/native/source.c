@@ -64,14 +64,17 @@ static int64_t read_fetched(struct lpd_worker *worker,
 			continue;
 		if (state != LPD_READ_DONE)
 			return -EINPROGRESS;
-		if (read->result < 0)
-			return read->result;
+
 		uint64_t skipped = offset - read->offset;
-		/* The file ends before the page does. */
-		if (whole_pages(read->result) <= skipped)
-			return -ENODATA;
-		*ret_bytes = read->bytes + skipped;
-		return whole_pages(read->result) - skipped;
+		uint64_t got = read->result < 0 ? 0 : whole_pages(read->result);
+
+		if (skipped < got) {
+			*ret_bytes = read->bytes + skipped;
+			return got - skipped;
+		}
+		/* The first page alone is known to be bad: the rest is not. */
+		if (skipped == 0)
+			return read->result < 0 ? read->result : -ENODATA;
 	}
 	return 0;
 }
