@@ -20,8 +20,10 @@ RETRY_INTERVAL_S = 10.0
 
 
 class Engine:
-    """Serves sessions with one worker a processor. Belongs to the running asyncio loop, from
-    start() to stop()."""
+    """Serves sessions with one worker a processor.
+
+    Belongs to the running asyncio loop, from start() to stop().
+    """
 
     def __init__(self, nr_workers: int | None = None) -> None:
         """Prepare *nr_workers* workers; by default as many as the process may use processors."""
@@ -41,8 +43,7 @@ class Engine:
         self._timer = loop.call_later(PROBE_INTERVAL_S, self._probe)
 
     def attach(self, session: Session) -> None:
-        """Serve *session* with the worker that has the fewest, until it ends; then it is
-        closed."""
+        """Serve *session* until it ends, with the worker that has the fewest; then close it."""
         self.sessions.add(session)
         self._idle.clear()
         if session.pidfd is not None:
@@ -50,8 +51,7 @@ class Engine:
         min(self.workers, key=lambda worker: len(worker.sessions)).attach(session)
 
     def abandon(self, session: Session) -> None:
-        """Stop serving *session*, whatever is missing: once closed, the kernel hands its process
-        zero pages."""
+        """Stop serving *session*: what is missing then, the kernel gives its process as zeros."""
         self._let_go(session, End.ABANDONED)
 
     async def stop(self) -> None:

@@ -29,10 +29,10 @@ class End(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A page that cannot be filled, and why. *source* is None where the kernel refused the fill
-    itself.
+    """A page that cannot be filled, and why.
 
-    *waiting* says whether a thread waits for it, or the drain has met it.
+    *source* is None where the kernel refused the fill itself.  *waiting* says whether a thread
+    waits for it, or the drain has met it.
     """
 
     addr: int
@@ -54,8 +54,10 @@ class Session:
         *,
         pidfd: int | None = None,
     ) -> None:
-        """Prepare a session. Takes ownership of *fd*, *state* and *pidfd*; borrows the sources'
-        descriptors."""
+        """Prepare a session.
+
+        Takes ownership of *fd*, *state* and *pidfd*; borrows the sources' descriptors.
+        """
         self.name = name
         self.fd = fd
         self.pidfd = pidfd

@@ -1,5 +1,4 @@
-"""The state of a session: regions, bits, counters and messages, in one memfd that another process
-could map."""
+"""The state of a session, in one memfd that another process could map: see struct lpd_state."""
 
 from __future__ import annotations
 
@@ -29,11 +28,10 @@ class State:
     def create(
         cls, name: str, regions: CData, nr_regions: int, nr_pages: int, nr_sources: int
     ) -> State:
-        """Lay out a new state for *nr_regions* regions (struct lpd_region[]) of *nr_pages* pages
-        in all.
+        """Lay out a new state.
 
-        Raises SessionError if the regions are not sorted, disjoint, page-aligned and in user
-        space.
+        *regions* is a struct lpd_region[] of *nr_regions*, with *nr_pages* pages in all.  Raises
+        SessionError if they are not sorted, disjoint, page-aligned and in user space.
         """
         state = cls._empty(name, nr_pages)
         code = lib.lpd_state_init(

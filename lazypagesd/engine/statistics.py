@@ -47,8 +47,7 @@ class Counters:
 
     @classmethod
     def read(cls, state: CData) -> Counters:
-        """Copy the counters out of a struct lpd_state. Each is whole; together they are of about
-        one moment."""
+        """Copy the counters out of a struct lpd_state: each whole, all of about one moment."""
         counters = state.counters
         names = [field.name for field in fields(cls)][2:-1]
         return cls(
@@ -76,8 +75,10 @@ class Counters:
         )
 
     def percentile_ns(self, share: float) -> int:
-        """An upper bound for the latency of *share* (0 to 1) of the faults: the end of a bucket,
-        or the maximum."""
+        """Return an upper bound for the latency of *share* (0 to 1) of the faults.
+
+        It is the end of a bucket, or the maximum.
+        """
         wanted, seen = share * sum(self.latency), 0
         for bucket, count in enumerate(self.latency):
             seen += count

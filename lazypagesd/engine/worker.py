@@ -66,8 +66,7 @@ class Worker:
         session.request(lib.LPD_REQUEST_ATTACH)
 
     def take_reports(self) -> tuple[list[tuple[Session, int]], list[Session]]:
-        """Take what is new: sessions with their LPD_STATUS_... bits, and sessions that were let go
-        of.
+        """Take sessions that have something to tell, with what (LPD_STATUS_... bits), and those let go.
 
         The latter are the caller's to close; they are looked for first, so that no report of
         theirs is left behind.

@@ -61,8 +61,7 @@ class Stage(enum.Enum):
 
 
 class Protocol:
-    """The stream of one restore, as a state machine: ask how much is wanted, receive that, feed
-    it.
+    """The stream of one restore as a state machine: receive what is wanted, and feed it.
 
     *zombies* says of each pid of the checkpoint whether it is one.
     """
@@ -174,12 +173,10 @@ async def receive(
     sources: Mapping[int, FileSource],
     restore: Restore,
 ) -> None:
-    """Take over every process that comes on *connection*, and release *restore* when its tool has
-    finished.
+    """Take over every process that comes on *connection*; release *restore* at the final word.
 
-    *sources* are the checkpoint's pages files by their descriptors. Raises HandoffError when the
-    stream breaks its protocol; what was taken over until then is *restore*'s, and still being
-    served.
+    *sources* are the checkpoint's pages files by their descriptors.  Raises HandoffError when the
+    stream breaks its protocol; what was taken over until then is *restore*'s, and still served.
     """
     protocol = Protocol({task.pid: task.zombie for task in checkpoint.tasks})
     while True:
@@ -205,8 +202,10 @@ async def receive(
 
 
 async def receive_message(connection: socket.socket, size: int) -> fdpass.Message:
-    """Wait for, and receive, at most *size* bytes with what comes beside them; a broken connection
-    has none."""
+    """Wait for, and receive, at most *size* bytes with what comes beside them.
+
+    A connection that is broken has none.
+    """
     loop = asyncio.get_running_loop()
     while True:
         try:

@@ -22,8 +22,10 @@ MAX_FDS = 253
 
 @dataclass(slots=True)
 class Message:
-    """What one recvmsg() brought. Owns *fds* and *pidfd* until they are taken; close() closes what
-    is left."""
+    """What one recvmsg() brought.
+
+    Owns *fds* and *pidfd* until they are taken; close() closes what is left.
+    """
 
     data: bytes
     fds: list[int] = field(default_factory=list)
@@ -54,8 +56,10 @@ def close_all(fds: Iterable[int]) -> None:
 
 
 def ask_for_sender(sock: socket.socket) -> bool:
-    """Make every message to *sock* (and to what it accepts) name its sender; False if it cannot
-    give a pidfd."""
+    """Make every message to *sock*, and to what it accepts, name its sender.
+
+    False if the kernel cannot give a pidfd with it.
+    """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     try:
         sock.setsockopt(socket.SOL_SOCKET, SO_PASSPIDFD, 1)

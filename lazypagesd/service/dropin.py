@@ -27,8 +27,7 @@ BACKLOG = 10
 
 
 def run(options: DropinOptions) -> int:
-    """Serve the restores of one checkpoint, until all that came have been filled; return the exit
-    code.
+    """Serve the restores of one checkpoint until all that came are filled; return the exit code.
 
     Raises LazyPagesError or OSError when it cannot even begin: then nothing listens, and nothing
     was handed over.
@@ -37,8 +36,10 @@ def run(options: DropinOptions) -> int:
     os.chdir(options.work_dir)
     log_fd = open_log(options)
     raise_descriptor_limit()
-    with Checkpoint.open(images_fd) as checkpoint, listening() as listener:
+    with Checkpoint.open(images_fd) as checkpoint, contextlib.ExitStack() as stack:
         log.info("%d processes, %d lazy pages", len(checkpoint.tasks), checkpoint.nr_pages)
+        restores = Restores(checkpoint)
+        listener = stack.enter_context(listening())
         if options.daemon:
             daemonize(pidfile=options.pidfile)
         report_ready(
@@ -47,7 +48,6 @@ def run(options: DropinOptions) -> int:
             status_fd=options.status_fd,
             output_fd=log_fd,
         )
-        restores = Restores(checkpoint)
         code = asyncio.run(restores.serve(listener))
     restores.report(to_stdout=not options.daemon)
     return code
@@ -61,8 +61,7 @@ def raise_descriptor_limit() -> None:
 
 @contextlib.contextmanager
 def listening() -> Iterator[socket.socket]:
-    """Listen at lazy-pages.socket in the current directory; the file stays behind, as criu's
-    does."""
+    """Listen at lazy-pages.socket, here; the file stays behind, as criu's does."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(criu.SOCKET_NAME)  # noqa: PTH108 - relative to the work directory, as bind() is
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:

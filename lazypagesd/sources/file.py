@@ -12,8 +12,7 @@ from lazypagesd.errors import SourceError
 
 
 class Kind(enum.IntEnum):
-    """How a source is read; the numbers are enum lpd_source_kind of native.h, and a test holds
-    them to it."""
+    """How a source is read: enum lpd_source_kind of native.h, which a test holds it to."""
 
     CACHED = 1
     MEMORY = 2
