@@ -66,7 +66,7 @@ class Worker:
         session.request(lib.LPD_REQUEST_ATTACH)
 
     def take_reports(self) -> tuple[list[tuple[Session, int]], list[Session]]:
-        """Take sessions that have something to tell, with what (LPD_STATUS_... bits), and those let go.
+        """Take sessions that have something to tell (LPD_STATUS_... bits), and those let go of.
 
         The latter are the caller's to close; they are looked for first, so that no report of
         theirs is left behind.
