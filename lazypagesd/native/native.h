@@ -244,6 +244,7 @@ struct lpd_source {
  */
 
 struct lpd_worker;
+struct lpd_protocol; /* how messages are read and decoded: internal.h */
 
 /* Asked of a session's worker with lpd_session_request(). */
 enum lpd_request {
@@ -306,6 +307,8 @@ struct lpd_session {
 	uint32_t troubles_taken;   /* by the control plane; wraps */
 
 	/* The worker's own. */
+	const struct lpd_protocol
+		*protocol; /* state->protocol, looked up once */
 	uint32_t paused;   /* until the child of a FORK is made */
 	uint32_t finished; /* drained or gone: told, and served no more */
 	uint32_t detaching;

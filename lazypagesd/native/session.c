@@ -15,21 +15,16 @@
 
 #include "internal.h"
 
-static const struct lpd_protocol *protocol_of(const struct lpd_session *session)
-{
-	return lpd_protocol_get(session->state->protocol);
-}
-
 static uint8_t *message_at(const struct lpd_session *session, unsigned int i)
 {
 	return session->state->messages +
-	       (size_t)i * protocol_of(session)->message_size;
+	       (size_t)i * session->protocol->message_size;
 }
 
 struct lpd_message lpd_session_message(const struct lpd_session *session,
 				       unsigned int i)
 {
-	return protocol_of(session)->decode(message_at(session, i));
+	return session->protocol->decode(message_at(session, i));
 }
 
 static void set_cursor(struct lpd_state *state, unsigned int cursor)
@@ -56,9 +51,8 @@ static void note_event(struct lpd_session *session, unsigned int i)
 static int read_messages(struct lpd_session *session)
 {
 	unsigned int first = session->nr_messages;
-	int n = protocol_of(session)->read(session->fd,
-					   message_at(session, first),
-					   LPD_MAX_MESSAGES - first);
+	int n = session->protocol->read(session->fd, message_at(session, first),
+					LPD_MAX_MESSAGES - first);
 
 	if (n < 0)
 		return n == -EAGAIN ? 0 : n;
@@ -74,8 +68,7 @@ static int read_messages(struct lpd_session *session)
 static void drop_messages(struct lpd_session *session)
 {
 	memset(message_at(session, 0), 0,
-	       (size_t)session->nr_messages *
-		       protocol_of(session)->message_size);
+	       (size_t)session->nr_messages * session->protocol->message_size);
 	session->nr_messages = 0;
 	session->nr_events = 0;
 	session->wants_quiet = 0;
