@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import itertools
 import logging
@@ -21,6 +22,8 @@ from lazypagesd.images.checkpoint import Checkpoint
 from lazypagesd.sources.file import FileSource
 
 log = logging.getLogger(__name__)
+
+STDOUT_FD = 1
 
 # How long processes of a restore that failed may take to be killed by their restore tool.
 FAILED_GRACE_S = 10.0
@@ -49,6 +52,7 @@ class Restores:
     async def serve(self, listener: socket.socket) -> int:
         """Serve every restore that connects; return the exit code when the last has ended."""
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(log_unexpected)
         self._engine.start()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._terminate, number)
@@ -82,7 +86,10 @@ class Restores:
                 await criu.receive(connection, self._checkpoint, self._sources, restore)
         except (LazyPagesError, OSError) as error:
             log.error("%s: %s", restore.name, error)
-            self._failed = True
+            await self._end_failed(restore)
+        except Exception:
+            # A defect of ours must not cost the others their memory.
+            log.exception("%s: failed by a defect of lazypagesd", restore.name)
             await self._end_failed(restore)
         else:
             await restore.wait_ended()
@@ -91,6 +98,7 @@ class Restores:
     async def _end_failed(self, restore: Restore) -> None:
         # The connection is closed, which makes the restore tool kill what it has made; until then
         # nobody may see a zero, so their faults are answered still.
+        self._failed = True
         restore.fail()
         try:
             async with asyncio.timeout(FAILED_GRACE_S):
@@ -172,13 +180,17 @@ class Restores:
     # ---- at the end ----
 
     def report(self, *, to_stdout: bool) -> None:
-        """Print what was done as a table, and log it."""
+        """Log what was done, as tables, and print it if *to_stdout*."""
+        lines = []
         for restore in self._restores:
             rows = [(session.name, session.counters) for session in restore.sessions]
-            for line in [f"{restore.name}: statistics", *report(rows)]:
-                log.info("%s", line)
-                if to_stdout:
-                    print(line)
+            lines += [f"{restore.name}: statistics", *report(rows)]
+        for line in lines:
+            log.info("%s", line)
+        if to_stdout:
+            # Whoever has closed our stdout does not want to know; the work is done all the same.
+            with contextlib.suppress(OSError):
+                os.write(STDOUT_FD, "".join(f"{line}\n" for line in lines).encode())
 
 
 def reason(error: OSError) -> str:
@@ -186,3 +198,13 @@ def reason(error: OSError) -> str:
     if error.errno == errno.ENODATA:
         return "the file ends before it: put the whole file back in place"
     return error.strerror or str(error)
+
+
+def log_unexpected(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """Log what went wrong in a callback, for the daemon's own log and not for asyncio's."""
+    error = context.get("exception")
+    log.error(
+        "%s",
+        context["message"],
+        exc_info=error if isinstance(error, BaseException) else None,
+    )
