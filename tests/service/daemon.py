@@ -1,0 +1,128 @@
+"""The drop-in as a subprocess."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+DEADLINE_S = 20.0
+
+# The command, with some of its times changed: nobody wants to wait for them.
+_PROGRAM = """
+import importlib, sys
+for setting in sys.argv.pop(1).split():
+    name, seconds = setting.split("=")
+    module, variable = name.rsplit(".", 1)
+    setattr(importlib.import_module(module), variable, float(seconds))
+from lazypagesd.cli.main import main
+sys.exit(main())
+"""
+
+# Held faults are tried again so often, and not once in ten seconds.
+OFTEN = {
+    "lazypagesd.engine.engine.RETRY_INTERVAL_S": 0.2,
+    "lazypagesd.engine.engine.PROBE_INTERVAL_S": 0.1,
+}
+# A failed restore's processes are given up almost at once.
+NO_GRACE = {"lazypagesd.service.restores.FAILED_GRACE_S": 0.2}
+
+
+class Daemon:
+    """One run of ``lazypagesd lazy-pages``; its log is stderr, unless it is told otherwise."""
+
+    def __init__(
+        self,
+        images: Path,
+        work: Path,
+        *options: str,
+        times: Mapping[str, float] | None = None,
+        stdout: int = subprocess.PIPE,
+    ) -> None:
+        self.work = work
+        self._log = work / "stderr"
+        self._status_fd, write_fd = os.pipe()
+        command = [sys.executable, "-m", "lazypagesd"]
+        if times:
+            settings = " ".join(f"{name}={seconds}" for name, seconds in times.items())
+            command = [sys.executable, "-c", _PROGRAM, settings]
+        command += ["--no-default-config", "lazy-pages", "-D", str(images), "-W", str(work)]
+        try:
+            with self._log.open("wb") as stderr:
+                self.process = subprocess.Popen(
+                    [*command, "--status-fd", str(write_fd), *options],
+                    stdin=subprocess.DEVNULL,
+                    stdout=stdout,
+                    stderr=stderr,
+                    pass_fds=[write_fd],
+                )
+        finally:
+            os.close(write_fd)
+
+    @property
+    def log(self) -> str:
+        """What it has logged so far."""
+        return self._log.read_text()
+
+    @property
+    def errors(self) -> list[str]:
+        """The errors in its log."""
+        return re.findall("^(?:\\(.*\\) )?Error: (.*)$", self.log, flags=re.MULTILINE)
+
+    def status(self) -> bytes:
+        """Wait for the status byte; return nothing when there will be none."""
+        assert select.select([self._status_fd], [], [], DEADLINE_S)[0], "no status"
+        return os.read(self._status_fd, 1)
+
+    def wait_ready(self) -> None:
+        """Return when a restore may connect."""
+        status = self.status()
+        assert status == b"\0", self.log
+
+    def wait(self) -> int:
+        """Return its exit code, or minus the signal."""
+        return self.process.wait(DEADLINE_S)
+
+    def stdout(self) -> str:
+        """Return what it has printed; it has ended."""
+        assert self.process.stdout is not None
+        return self.process.stdout.read().decode()
+
+    def wait_for_log(self, text: str) -> None:
+        """Return when *text* is in the log."""
+        wait_until(lambda: text in self.log, lambda: f"{text!r} in the log: {self.log}")
+
+    def wait_for_fds(self, count: int) -> None:
+        """Return when it has *count* descriptors open, and no more."""
+        wait_until(lambda: self.nr_fds() == count, lambda: f"{count} open, not {self.nr_fds()}")
+
+    def nr_fds(self) -> int:
+        """Return how many descriptors it has open."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    def close(self) -> None:
+        """Kill it, if it still runs; print the log, which pytest shows of a test that failed."""
+        self.process.kill()
+        self.process.wait(DEADLINE_S)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        os.close(self._status_fd)
+        print(f"--- {self._log.name}", self.log, sep="\n")
+
+
+def wait_until(happened: Callable[[], bool], what: Callable[[], str]) -> None:
+    """Return once *happened* says so; fail with *what* otherwise."""
+    end = time.monotonic() + DEADLINE_S
+    while not happened():
+        assert time.monotonic() < end, what()
+        time.sleep(0.003)

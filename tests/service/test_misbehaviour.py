@@ -1,0 +1,134 @@
+"""Restores that break the protocol: each ends alone, and the daemon with 1."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.service.conftest import NR_PAGES, Stage
+
+pytestmark = pytest.mark.uffd
+
+# What a restore of process 7 and zombie 5 does wrong, and what the daemon says of it.
+MISBEHAVIOURS = {
+    "no byte": (["close"], "closed the connection while 2 of the processes are yet to come"),
+    "half a pid": (["number 7 2", "close"], "short read of a pid (0700), 2 of the processes"),
+    "pid of nobody": (
+        ["pid 9"],
+        "pid 9 is not in the checkpoint, or came before: restore from the same images directory",
+    ),
+    "pid 0": (["pid 0"], "pid 0 is not in the checkpoint"),
+    "pid twice": (["pid -5", "pid -5"], "pid -5 is not in the checkpoint, or came before"),
+    "live zombie": (["pid 5"], "pid 5: it is a zombie in the checkpoint"),
+    "dead process": (["pid -7"], "pid -7: it is no zombie in the checkpoint"),
+    "early end": (["pid 7", "close"], "closed the connection before the descriptor of 7"),
+    "no descriptor": (["pid 7", "descriptor 7 none"], "0 descriptors came for pid 7, not 1"),
+    "two descriptors": (["pid 7", "descriptor 7 two"], "2 descriptors came for pid 7, not 1"),
+    "other file": (
+        ["pid 7", "descriptor 7 file"],
+        "the descriptor of pid 7 is no userfaultfd (/dev/null)",
+    ),
+    "blocking": (
+        ["pid 7", "descriptor 7 blocking"],
+        "the userfaultfd of pid 7 cannot be served: it is blocking: open it with O_NONBLOCK",
+    ),
+    "sigbus": (
+        ["pid 7", "descriptor 7 sigbus"],
+        "of pid 7 cannot be served: it has UFFD_FEATURE_SIGBUS, and so sends no messages: do",
+    ),
+    "raw": (["pid 7", "descriptor 7 raw"], "its API is not negotiated: do UFFDIO_API first"),
+    "lacking": (
+        ["pid 7", "descriptor 7 lacking"],
+        "it lacks EVENT_REMAP: ask for all four events in UFFDIO_API",
+    ),
+    "word too early": (["word"], "pid 1381192774 is not in the checkpoint"),
+    "no word": (
+        ["pid 7", "descriptor 7", "pid -5", "close"],
+        "the restore closed the connection before it had finished",
+    ),
+    "wrong word": (
+        ["pid 7", "descriptor 7", "pid -5", "number 7 4"],
+        "the final word is 07000000, not 0x52535446",
+    ),
+    "half a word": (
+        ["pid 7", "descriptor 7", "pid -5", "number 21574 2", "close"],
+        "the final word is 4654, not 0x52535446",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MISBEHAVIOURS)
+def test_others_are_served_when_one_misbehaves(stage: Stage, what: str) -> None:
+    """The one is told off and let go of; every byte of another is right, and the code is 1."""
+    commands, message = MISBEHAVIOURS[what]
+    stage.checkpoint({7: NR_PAGES}, zombies={5})
+    daemon = stage.daemon()
+    good = stage.half_done()
+    assert good.read(7, 0) == "right"
+    bad = stage.restorer("connect", *commands)
+    if commands[-1] != "close":
+        bad.do("end")
+    daemon.wait_for_log(message)
+    bad.kill()
+    good.do("pid -5", "word", "close")
+    good.check(7, NR_PAGES)
+    assert daemon.wait() == 1
+    [error] = daemon.errors
+    assert error.startswith("restore 2: hand-off: ")
+    assert message in error
+
+
+def test_restore_that_is_killed_before_the_final_word_has_failed(stage: Stage) -> None:
+    """A restore that dies while it hands over ends the daemon with 1, which says so."""
+    daemon = stage.daemon("-v")
+    stage.half_done().kill()
+    assert daemon.wait() == 1
+    assert daemon.errors == [
+        "restore 1: hand-off: the restore closed the connection before it had finished"
+    ]
+    assert "process 7: gone" in daemon.log
+
+
+def test_processes_that_outlive_their_failed_restore_are_served_for_a_while(stage: Stage) -> None:
+    """A process whose restore has failed reads right bytes until it is given up, with a word."""
+    daemon = stage.daemon(times={"lazypagesd.service.restores.FAILED_GRACE_S": 1.0})
+    restorer = stage.half_done()
+    restorer.do("close")
+    assert restorer.read(7, 1) == "right"
+    assert daemon.wait() == 1
+    _, given_up, lost = daemon.errors
+    assert given_up == "restore 1: its processes live on without a restore, giving them up"
+    assert lost == f"process 7: {NR_PAGES - 1} pages are lost: it reads zeros there from now on"
+
+
+def test_slow_client_keeps_nobody_waiting(stage: Stage) -> None:
+    """While one client takes its time over its pid, another is served to the end."""
+    daemon = stage.daemon()
+    slow = stage.restorer("connect", "number 7 1")
+    good = stage.released()
+    good.check(7, NR_PAGES)
+    assert daemon.process.poll() is None
+    slow.do("close")
+    assert daemon.wait() == 1
+    assert daemon.errors[0].startswith("restore 1: hand-off: short read of a pid (07)")
+
+
+def test_many_restores_leave_no_descriptor_behind(stage: Stage) -> None:
+    """Restores that overlap, good ones and bad ones, are forgotten to the last descriptor."""
+    daemon = stage.daemon()
+    keeper = stage.half_done()
+    assert keeper.read(7, 0) == "right"
+    before = daemon.nr_fds()
+    for _ in range(5):
+        good, other, killed, wrong = [stage.half_done() for _ in range(4)]
+        assert {r.read(7, 1) for r in (good, other, killed, wrong)} == {"right"}
+        assert daemon.nr_fds() > before
+        killed.kill()
+        wrong.do("number 7 4", "end")
+        wrong.kill()
+        for restorer in (good, other):
+            restorer.do("word", "close")
+            restorer.check(7, NR_PAGES)
+        daemon.wait_for_fds(before)
+    keeper.do("word", "close")
+    keeper.check(7, NR_PAGES)
+    assert daemon.wait() == 1

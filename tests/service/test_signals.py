@@ -1,0 +1,96 @@
+"""SIGTERM and SIGINT, before a restore, while it hands over, and while pages are missing."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from lazypagesd.images.mm import PAGE_SIZE
+from tests.service.conftest import NR_PAGES, Stage
+from tests.service.daemon import OFTEN, Daemon, wait_until
+from tests.service.restorer import Restorer
+
+pytestmark = pytest.mark.uffd
+
+both = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+
+
+def stuck(stage: Stage) -> tuple[Daemon, Restorer, bytes]:
+    """Begin a restore whose last 60 pages cannot be filled; return the pages file as it was."""
+    daemon = stage.daemon("-v", times=OFTEN)
+    whole = stage.pages().read_bytes()
+    stage.pages().write_bytes(whole[: 4 * PAGE_SIZE])
+    restorer = stage.released()
+    restorer.begin_read(7, 63)
+    daemon.wait_for_log("is waited for")
+    wait_until(lambda: restorer.read(7, 3) == "right", lambda: "page 3")
+    return daemon, restorer, whole
+
+
+@both
+def test_signal_during_the_hand_off_ends_both(stage: Stage, number: signal.Signals) -> None:
+    """Before the final word the daemon dies at once, and the restore sees it."""
+    daemon = stage.daemon()
+    restorer = stage.half_done()
+    assert restorer.read(7, 0) == "right"
+    daemon.send(number)
+    restorer.do("end")
+    assert restorer.ask("word") == "Broken pipe"
+    assert daemon.wait() == -number
+
+
+@both
+def test_signal_while_pages_are_missing_loses_none(stage: Stage, number: signal.Signals) -> None:
+    """After the final word the daemon says that it goes on, delivers all, and ends with 0."""
+    daemon, restorer, whole = stuck(stage)
+    daemon.send(number)
+    daemon.wait_for_log(
+        f"Warn: {number.name}: filling the 60 pages that are missing first;"
+        " a second signal gives them up"
+    )
+    stage.pages().write_bytes(whole)
+    assert restorer.page() == "7 63 right"
+    assert daemon.wait() == 0
+    restorer.check(7, NR_PAGES)
+
+
+@both
+def test_second_signal_insists(stage: Stage, number: signal.Signals) -> None:
+    """The daemon dies of the second signal, and says how many pages of which process are lost."""
+    daemon, _restorer, _whole = stuck(stage)
+    daemon.send(number)
+    daemon.wait_for_log("a second signal gives them up")
+    daemon.send(number)
+    assert daemon.wait() == -number
+    assert daemon.errors[-1] == ("process 7: 60 pages are lost: it reads zeros there from now on")
+
+
+def test_other_signal_insists_as_well(stage: Stage) -> None:
+    """The second signal need not be the first once more."""
+    daemon, _restorer, _whole = stuck(stage)
+    daemon.send(signal.SIGTERM)
+    daemon.wait_for_log("a second signal gives them up")
+    daemon.send(signal.SIGINT)
+    assert daemon.wait() == -signal.SIGINT
+
+
+def test_nobody_is_accepted_any_more(stage: Stage) -> None:
+    """While the daemon finishes, a further restore is refused."""
+    daemon, restorer, whole = stuck(stage)
+    daemon.send(signal.SIGTERM)
+    daemon.wait_for_log("SIGTERM")
+    late = stage.restorer()
+    wait_until(lambda: late.ask("connect") == "Connection refused", lambda: "refusal")
+    stage.pages().write_bytes(whole)
+    assert restorer.page() == "7 63 right"
+    assert daemon.wait() == 0
+
+
+def test_process_that_dies_lets_the_stopping_daemon_go(stage: Stage) -> None:
+    """A daemon that finishes ends with 0 when nobody is left to finish for."""
+    daemon, restorer, _whole = stuck(stage)
+    daemon.send(signal.SIGTERM)
+    daemon.wait_for_log("SIGTERM")
+    restorer.kill()
+    assert daemon.wait() == 0
