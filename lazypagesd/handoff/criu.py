@@ -5,8 +5,9 @@ Some facts about it (CRIU 4.2, checked against 4.1.1):
 - The stream has one record for each process of pstree.img, in any order: an ``int32`` pid, as
   dumped, in host byte order; then, if the pid is positive, one further byte with the process's
   userfaultfd as SCM_RIGHTS. A negative pid is a zombie's, and comes alone.
-- After all records, when the processes are about to go on: the word 0x52535446. Then end of file.
-  Nothing is ever written back.
+- After all records, when the processes are about to go on: the word 0x52535446. Then end of file,
+  some time: a restore in the foreground keeps the connection for as long as what it has restored
+  lives.  Nothing is ever written back.
 - Each process sends its own record, so that with SO_PASSPIDFD set the record's pidfd is that very
   process's.
 - A descriptor comes before the process has registered any memory with it. So its faults are to be
@@ -172,17 +173,17 @@ async def receive(
     checkpoint: Checkpoint,
     sources: Mapping[int, FileSource],
     restore: Restore,
-) -> None:
+) -> Protocol:
     """Take over every process that comes on *connection*; release *restore* at the final word.
 
-    *sources* are the checkpoint's pages files by their descriptors.  Raises HandoffError when the
-    stream breaks its protocol; what was taken over until then is *restore*'s, and still served.
+    *sources* are the checkpoint's pages files by their descriptors.  Returns what check_end() is to
+    be given.  Raises HandoffError when the stream breaks its protocol; what was taken over until
+    then is *restore*'s, and still served.
     """
     protocol = Protocol({task.pid: task.zombie for task in checkpoint.tasks})
-    while True:
+    while not protocol.finished:
         message = await receive_message(connection, protocol.wanted)
         try:
-            ended = protocol.finished and not message.data
             record = protocol.feed(message)
         finally:
             message.close()
@@ -195,10 +196,21 @@ async def receive(
                 [sources[file.fd] for file in page_map.sources],
                 pidfd=record.pidfd,
             )
-        if protocol.finished and not restore.released:
-            restore.release()
-        if ended:
-            return
+    restore.release()
+    return protocol
+
+
+def check_end(connection: socket.socket, protocol: Protocol) -> None:
+    """Raise HandoffError if anything came after the final word; do not wait for the end of
+    file."""
+    try:
+        message = fdpass.receive(connection, protocol.wanted)
+    except (BlockingIOError, ConnectionError):
+        return
+    try:
+        protocol.feed(message)
+    finally:
+        message.close()
 
 
 async def receive_message(connection: socket.socket, size: int) -> fdpass.Message:

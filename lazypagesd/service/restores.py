@@ -83,7 +83,10 @@ class Restores:
         log.info("%s: connected", restore.name)
         try:
             with connection:
-                await criu.receive(connection, self._checkpoint, self._sources, restore)
+                protocol = await criu.receive(connection, self._checkpoint, self._sources, restore)
+                await restore.wait_ended()
+                # Now, because the processes live on whatever it says, and want their pages.
+                criu.check_end(connection, protocol)
         except (LazyPagesError, OSError) as error:
             log.error("%s: %s", restore.name, error)
             await self._end_failed(restore)
@@ -91,9 +94,7 @@ class Restores:
             # A defect of ours must not cost the others their memory.
             log.exception("%s: failed by a defect of lazypagesd", restore.name)
             await self._end_failed(restore)
-        else:
-            await restore.wait_ended()
-            log.info("%s: ended", restore.name)
+        log.info("%s: ended", restore.name)
 
     async def _end_failed(self, restore: Restore) -> None:
         # The connection is closed, which makes the restore tool kill what it has made; until then

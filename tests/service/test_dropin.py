@@ -193,3 +193,13 @@ def test_action_script_finds_somebody_listening(stage: Stage) -> None:
     assert (stage.work / "said").read_text() == "status-ready\n"
     stage.released()
     assert daemon.wait() == 0
+
+
+def test_connection_may_stay_open(stage: Stage) -> None:
+    """A restore that goes on after its final word, as one in the foreground does, does not keep
+    the daemon from ending."""
+    daemon = stage.daemon()
+    restorer = stage.half_done()
+    restorer.do("word")
+    assert daemon.wait() == 0
+    restorer.check(7, NR_PAGES)

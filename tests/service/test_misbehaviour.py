@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.service.conftest import NR_PAGES, Stage
+from tests.service.daemon import NO_GRACE, OFTEN
 
 pytestmark = pytest.mark.uffd
 
@@ -132,3 +133,19 @@ def test_many_restores_leave_no_descriptor_behind(stage: Stage) -> None:
     keeper.do("word", "close")
     keeper.check(7, NR_PAGES)
     assert daemon.wait() == 1
+
+
+def test_bytes_after_the_final_word_lose_nothing(stage: Stage) -> None:
+    """What follows the final word is an error, and no reason to give processes up that live."""
+    daemon = stage.daemon(times=NO_GRACE | OFTEN)
+    whole = stage.pages().read_bytes()
+    stage.pages().write_bytes(b"")
+    restorer = stage.half_done()
+    restorer.do("word", "number 8 1", "close")
+    restorer.begin_read(7, 3)
+    assert restorer.waits(0.5)
+    stage.pages().write_bytes(whole)
+    assert restorer.page() == "7 3 right"
+    restorer.check(7, NR_PAGES)
+    assert daemon.wait() == 1
+    assert daemon.errors[-1] == "restore 1: hand-off: b'\\x08' follows the final word"
