@@ -114,7 +114,8 @@ class Restorer:
 
     def check(self, pid: int, nr_pages: int) -> None:
         """See that every page is right."""
-        assert self.ask(f"check {pid} {nr_pages}") == f"{nr_pages} of {nr_pages} right"
+        answer = self.ask(f"check {pid} {nr_pages}")
+        assert answer == f"{nr_pages} of {nr_pages} right", answer
 
     def kill(self) -> None:
         """End it with SIGKILL."""

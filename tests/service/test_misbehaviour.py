@@ -102,15 +102,14 @@ def test_processes_that_outlive_their_failed_restore_are_served_for_a_while(stag
 
 
 def test_slow_client_keeps_nobody_waiting(stage: Stage) -> None:
-    """While one client takes its time over its pid, another is served to the end."""
+    """While one client takes its time over its descriptor, another is served to the end."""
     daemon = stage.daemon()
-    slow = stage.restorer("connect", "number 7 1")
+    slow = stage.restorer("connect", "pid 7")
     good = stage.released()
     good.check(7, NR_PAGES)
     assert daemon.process.poll() is None
     slow.do("close")
     assert daemon.wait() == 1
-    assert daemon.errors[0].startswith("restore 1: hand-off: short read of a pid (07)")
 
 
 def test_many_restores_leave_no_descriptor_behind(stage: Stage) -> None:
