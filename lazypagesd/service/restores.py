@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import itertools
 import logging
 import os
@@ -19,6 +20,7 @@ from lazypagesd.engine.statistics import report
 from lazypagesd.errors import LazyPagesError
 from lazypagesd.handoff import criu
 from lazypagesd.images.checkpoint import Checkpoint
+from lazypagesd.service.acceptor import Acceptor
 from lazypagesd.sources.file import FileSource
 
 log = logging.getLogger(__name__)
@@ -43,36 +45,37 @@ class Restores:
         self._engine = Engine()
         self._restores: list[Restore] = []
         self._tasks: dict[asyncio.Task[None], Restore] = {}
-        self._accepting: asyncio.Task[None] | None = None
+        self._numbers = itertools.count(1)
         self._none_left = asyncio.Event()
         self._failed = False
         self._stopping = False
         self._told: set[tuple[str, str | None, int | None]] = set()
 
     async def serve(self, listener: socket.socket) -> int:
-        """Serve every restore that connects; return the exit code when the last has ended."""
+        """Serve every restore that connects; return the exit code when the last has ended.
+
+        Takes ownership of *listener*.
+        """
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(log_unexpected)
         self._engine.start()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._terminate, number)
         async with asyncio.TaskGroup() as group:
-            self._accepting = group.create_task(self._accept(listener, group))
+            acceptor = Acceptor(listener, functools.partial(self._begin, group))
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._terminate, number, acceptor)
+            acceptor.start()
             await self._none_left.wait()
-            self._accepting.cancel()
+            acceptor.close()
         await self._engine.stop()
         return 1 if self._failed else 0
 
-    async def _accept(self, listener: socket.socket, group: asyncio.TaskGroup) -> None:
-        loop = asyncio.get_running_loop()
-        with listener:
-            for number in itertools.count(1):
-                connection, _address = await loop.sock_accept(listener)
-                restore = Restore(f"restore {number}", self._engine, self)
-                self._restores.append(restore)
-                task = group.create_task(self._serve_one(connection, restore))
-                self._tasks[task] = restore
-                task.add_done_callback(self._task_done)
+    def _begin(self, group: asyncio.TaskGroup, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        restore = Restore(f"restore {next(self._numbers)}", self._engine, self)
+        self._restores.append(restore)
+        task = group.create_task(self._serve_one(connection, restore))
+        self._tasks[task] = restore
+        task.add_done_callback(self._task_done)
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         del self._tasks[task]
@@ -111,7 +114,7 @@ class Restores:
 
     # ---- signals ----
 
-    def _terminate(self, number: int) -> None:
+    def _terminate(self, number: int, acceptor: Acceptor) -> None:
         missing = {r: r.nr_missing for r in self._tasks.values() if r.released and r.nr_missing}
         if self._stopping or not missing:
             self._die(number)
@@ -121,8 +124,7 @@ class Restores:
             signal.Signals(number).name,
             sum(missing.values()),
         )
-        if self._accepting is not None:
-            self._accepting.cancel()
+        acceptor.close()
         for task, restore in self._tasks.items():
             if not restore.released:
                 task.cancel()

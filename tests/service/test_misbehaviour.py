@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import pytest
 
 from tests.service.conftest import NR_PAGES, Stage
@@ -148,3 +150,21 @@ def test_bytes_after_the_final_word_lose_nothing(stage: Stage) -> None:
     restorer.check(7, NR_PAGES)
     assert daemon.wait() == 1
     assert daemon.errors[-1] == "restore 1: hand-off: b'\\x08' follows the final word"
+
+
+def test_no_descriptor_left_for_a_further_restore_harms_nobody(stage: Stage) -> None:
+    """A daemon that is out of descriptors says so, goes on, and accepts once there are some."""
+    daemon = stage.daemon()
+    served = stage.half_done()
+    assert served.read(7, 0) == "right"
+    _, hard = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (daemon.nr_fds(), hard))
+    further = stage.restorer("connect")
+    daemon.wait_for_log("Too many open files")
+    assert served.read(7, 1) == "right"
+    resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (hard, hard))
+    further.take_over(7, NR_PAGES)
+    for restorer in (served, further):
+        restorer.do("word", "close")
+        restorer.check(7, NR_PAGES)
+    assert daemon.wait() == 0
