@@ -46,6 +46,9 @@ class Restores:
         self._restores: list[Restore] = []
         self._tasks: dict[asyncio.Task[None], Restore] = {}
         self._numbers = itertools.count(1)
+        # Those whose hand-off is not over.
+        self._handing_over: dict[Restore, socket.socket] = {}
+        self._handed_over = asyncio.Event()
         self._none_left = asyncio.Event()
         self._failed = False
         self._stopping = False
@@ -62,7 +65,7 @@ class Restores:
         async with asyncio.TaskGroup() as group:
             acceptor = Acceptor(listener, functools.partial(self._begin, group))
             for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._terminate, number, acceptor)
+                loop.add_signal_handler(number, self._terminate, number, acceptor, group)
             acceptor.start()
             await self._none_left.wait()
             acceptor.close()
@@ -73,6 +76,9 @@ class Restores:
         connection.setblocking(False)
         restore = Restore(f"restore {next(self._numbers)}", self._engine, self)
         self._restores.append(restore)
+        self._handing_over[restore] = connection
+        if self._stopping:
+            connection.shutdown(socket.SHUT_RD)
         task = group.create_task(self._serve_one(connection, restore))
         self._tasks[task] = restore
         task.add_done_callback(self._task_done)
@@ -86,18 +92,31 @@ class Restores:
         log.info("%s: connected", restore.name)
         try:
             with connection:
-                protocol = await criu.receive(connection, self._checkpoint, self._sources, restore)
+                protocol = await self._hand_over(connection, restore)
                 await restore.wait_ended()
                 # Now, because the processes live on whatever it says, and want their pages.
                 criu.check_end(connection, protocol)
         except (LazyPagesError, OSError) as error:
-            log.error("%s: %s", restore.name, error)
-            await self._end_failed(restore)
-        except Exception:
-            # A defect of ours must not cost the others their memory.
-            log.exception("%s: failed by a defect of lazypagesd", restore.name)
-            await self._end_failed(restore)
+            if self._stopping and not restore.released:
+                await self._end_unfinished(restore)
+            else:
+                log.error("%s: %s", restore.name, error)
+                self._failed = True
+                await self._end_failed(restore)
         log.info("%s: ended", restore.name)
+
+    async def _hand_over(self, connection: socket.socket, restore: Restore) -> criu.Protocol:
+        try:
+            return await criu.receive(connection, self._checkpoint, self._sources, restore)
+        finally:
+            del self._handing_over[restore]
+            if not self._handing_over:
+                self._handed_over.set()
+
+    async def _end_unfinished(self, restore: Restore) -> None:
+        log.warning("%s: ended before it was complete, and so it fails", restore.name)
+        restore.abandon()
+        await restore.wait_ended()
 
     async def _end_failed(self, restore: Restore) -> None:
         # The connection is closed, which makes the restore tool kill what it has made; until then
@@ -114,21 +133,29 @@ class Restores:
 
     # ---- signals ----
 
-    def _terminate(self, number: int, acceptor: Acceptor) -> None:
-        missing = {r: r.nr_missing for r in self._tasks.values() if r.released and r.nr_missing}
-        if self._stopping or not missing:
+    def _terminate(self, number: int, acceptor: Acceptor, group: asyncio.TaskGroup) -> None:
+        if self._stopping or not self._tasks:
             self._die(number)
         self._stopping = True
+        # Not close(), here either: the final word may be there, unread, and its sender gone on.
+        # Whoever has yet to send it cannot any more.
+        for connection in self._handing_over.values():
+            connection.shutdown(socket.SHUT_RD)
+        acceptor.close()
+        group.create_task(self._finish(number))
+
+    async def _finish(self, number: int) -> None:
+        while self._handing_over:
+            self._handed_over.clear()
+            await self._handed_over.wait()
+        served = [restore for restore in self._tasks.values() if restore.released and restore.live]
+        if not served:
+            self._die(number)
         log.warning(
             "%s: filling the %d pages that are missing first; a second signal gives them up",
             signal.Signals(number).name,
-            sum(missing.values()),
+            sum(restore.nr_missing for restore in served),
         )
-        acceptor.close()
-        for task, restore in self._tasks.items():
-            if not restore.released:
-                task.cancel()
-                restore.abandon()
 
     def _die(self, number: int) -> NoReturn:
         for restore in self._tasks.values():

@@ -94,3 +94,46 @@ def test_process_that_dies_lets_the_stopping_daemon_go(stage: Stage) -> None:
     daemon.wait_for_log("SIGTERM")
     restorer.kill()
     assert daemon.wait() == 0
+
+
+@both
+def test_final_word_that_is_unread_counts(stage: Stage, number: signal.Signals) -> None:
+    """A restore that has said its final word, though the daemon had no time to listen, is served
+    to the end: it has gone on."""
+    daemon = stage.daemon()
+    connected = stage.half_done()
+    assert connected.read(7, 0) == "right"
+    daemon.send(signal.SIGSTOP)
+    connected.do("word", "close")
+    in_backlog = stage.released()
+    daemon.send(number)
+    daemon.send(signal.SIGCONT)
+    assert daemon.wait() == 0
+    connected.check(7, NR_PAGES)
+    in_backlog.check(7, NR_PAGES)
+
+
+def test_unfinished_restore_is_ended_while_another_is_finished(stage: Stage) -> None:
+    """The one without its final word is let go of at once, and the other is served to the end."""
+    daemon, restorer, whole = stuck(stage)
+    unfinished = stage.half_done()
+    assert unfinished.read(7, 0) == "right"
+    daemon.send(signal.SIGTERM)
+    unfinished.do("end")
+    unfinished.kill()
+    assert daemon.process.poll() is None
+    stage.pages().write_bytes(whole)
+    assert restorer.page() == "7 63 right"
+    assert daemon.wait() == 0
+    restorer.check(7, NR_PAGES)
+    assert "restore 2: ended before it was complete" in daemon.log
+
+
+def test_signal_before_the_first_record_ends_both(stage: Stage) -> None:
+    """A restore that has but connected counts no more than none."""
+    daemon = stage.daemon("-v")
+    restorer = stage.restorer("connect")
+    daemon.wait_for_log("connected")
+    daemon.send(signal.SIGTERM)
+    restorer.do("end")
+    assert daemon.wait() == -signal.SIGTERM
