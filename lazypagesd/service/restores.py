@@ -21,6 +21,7 @@ from lazypagesd.errors import LazyPagesError
 from lazypagesd.handoff import criu
 from lazypagesd.images.checkpoint import Checkpoint
 from lazypagesd.service.acceptor import Acceptor
+from lazypagesd.service.logs import STDOUT_FD
 from lazypagesd.sources.file import FileSource
 
 log = logging.getLogger(__name__)
@@ -210,17 +211,24 @@ class Restores:
     # ---- at the end ----
 
     def report(self, *, to_stdout: bool) -> None:
-        """Log what was done, as tables, and print it if *to_stdout*."""
+        """Print what was done as a table, and log it."""
         lines = []
         for restore in self._restores:
             rows = [(session.name, session.counters) for session in restore.sessions]
-            lines += [f"{restore.name}: statistics", *report(rows)]
+            lines += [f"{restore.name}:", *table(rows)] if rows else []
         for line in lines:
             log.info("%s", line)
         if to_stdout:
-            # Whoever has closed our stdout does not want to know; the work is done all the same.
-            with contextlib.suppress(OSError):
-                os.write(STDOUT_FD, "".join(f"{line}\n" for line in lines).encode())
+            write_stdout("".join(f"{line}\n" for line in lines))
+
+
+def write_stdout(text: str) -> None:
+    """Write *text*, if anybody still reads it: that they do not is no failure of ours."""
+    data = text.encode()
+    with contextlib.suppress(OSError):
+        # Past sys.stdout, which would try once more when Python ends.
+        while data:
+            data = data[os.write(STDOUT_FD, data) :]
 
 
 def reason(error: OSError) -> str:

@@ -203,3 +203,15 @@ def test_connection_may_stay_open(stage: Stage) -> None:
     restorer.do("word")
     assert daemon.wait() == 0
     restorer.check(7, NR_PAGES)
+
+
+def test_stdout_that_is_closed_does_not_matter(stage: Stage) -> None:
+    """All is well when every page was delivered, also if nobody wants to hear of it."""
+    read_fd, write_fd = os.pipe()
+    os.close(read_fd)
+    daemon = stage.start(stdout=write_fd)
+    os.close(write_fd)
+    daemon.wait_ready()
+    stage.released()
+    assert daemon.wait() == 0
+    assert daemon.log == ""
