@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import resource
+import signal
 import socket
 from collections.abc import Iterator
 
@@ -32,6 +33,7 @@ def run(options: DropinOptions) -> int:
     Raises LazyPagesError or OSError when it cannot even begin: then nothing listens, and nothing
     was handed over.
     """
+    stop_interrupting()
     images_fd = os.open(options.images_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     os.chdir(options.work_dir)
     log_fd = open_log(options)
@@ -51,6 +53,12 @@ def run(options: DropinOptions) -> int:
         code = asyncio.run(restores.serve(listener))
     restores.report(to_stdout=not options.daemon)
     return code
+
+
+def stop_interrupting() -> None:
+    """Let SIGINT end us as SIGTERM does, until there is something to lose: without a traceback."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def raise_descriptor_limit() -> None:

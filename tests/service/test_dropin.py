@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import stat
 from pathlib import Path
@@ -214,4 +215,15 @@ def test_stdout_that_is_closed_does_not_matter(stage: Stage) -> None:
     daemon.wait_ready()
     stage.released()
     assert daemon.wait() == 0
+    assert daemon.log == ""
+
+
+def test_interrupt_before_anybody_can_connect_is_quiet(stage: Stage) -> None:
+    """SIGINT while an action script runs ends the daemon by that signal, and without a word."""
+    script = stage.work / "script"
+    script.write_text("#!/bin/sh\nkill -INT $PPID\nsleep 0.1\n")
+    script.chmod(0o700)
+    daemon = stage.start("--action-script", str(script))
+    assert daemon.status() == b""
+    assert daemon.wait() == -signal.SIGINT
     assert daemon.log == ""

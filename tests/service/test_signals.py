@@ -137,3 +137,12 @@ def test_signal_before_the_first_record_ends_both(stage: Stage) -> None:
     daemon.send(signal.SIGTERM)
     restorer.do("end")
     assert daemon.wait() == -signal.SIGTERM
+
+
+@both
+def test_signal_before_a_restore_ends_it(stage: Stage, number: signal.Signals) -> None:
+    """With nothing handed over, the daemon dies of the signal at once."""
+    daemon = stage.daemon()
+    daemon.send(number)
+    assert daemon.wait() == -number
+    assert daemon.log == ""
