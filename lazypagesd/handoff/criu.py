@@ -223,10 +223,10 @@ async def receive_message(connection: socket.socket, size: int) -> fdpass.Messag
         try:
             return fdpass.receive(connection, size)
         except BlockingIOError:
-            readable = loop.create_future()
-            loop.add_reader(connection, readable.set_result, None)
+            readable = asyncio.Event()  # may be set though the wait was cancelled, as a future not
+            loop.add_reader(connection, readable.set)
             try:
-                await readable
+                await readable.wait()
             finally:
                 loop.remove_reader(connection)
         except ConnectionError:
