@@ -102,8 +102,11 @@ class Restores:
                 await self._end_unfinished(restore)
             else:
                 log.error("%s: %s", restore.name, error)
-                self._failed = True
                 await self._end_failed(restore)
+        except Exception:
+            # Here, where it fails this restore alone: the others' processes would read zeros.
+            log.exception("%s: unexpected error, please report it", restore.name)
+            await self._end_failed(restore)
         log.info("%s: ended", restore.name)
 
     async def _hand_over(self, connection: socket.socket, restore: Restore) -> criu.Protocol:
@@ -120,6 +123,11 @@ class Restores:
         await restore.wait_ended()
 
     async def _end_failed(self, restore: Restore) -> None:
+        self._failed = True
+        if restore.released:
+            # Its processes have gone on, and nobody is going to kill them.
+            await restore.wait_ended()
+            return
         # The connection is closed, which makes the restore tool kill what it has made; until then
         # nobody may see a zero, so their faults are answered still.
         self._failed = True
