@@ -84,3 +84,15 @@ def test_others_go_on_while_a_page_is_lost(stage: Stage) -> None:
     stage.pages().write_bytes(whole)
     assert restorer.page() == "7 40 right"
     assert daemon.wait() == 0
+
+
+def test_pages_that_nobody_waits_for_are_tried_again(stage: Stage) -> None:
+    """What the drain could not deliver it delivers once the file is whole, though nobody asks."""
+    daemon = stage.daemon(times=OFTEN)
+    whole = stage.pages().read_bytes()
+    stage.pages().write_bytes(b"")
+    restorer = stage.released()
+    daemon.wait_for_log("cannot be filled ahead")
+    stage.pages().write_bytes(whole)
+    assert daemon.wait() == 0
+    restorer.check(7, NR_PAGES)
