@@ -168,3 +168,21 @@ def test_no_descriptor_left_for_a_further_restore_harms_nobody(stage: Stage) -> 
         restorer.do("word", "close")
         restorer.check(7, NR_PAGES)
     assert daemon.wait() == 0
+
+
+def test_no_descriptor_left_for_a_process_fails_its_restore(stage: Stage) -> None:
+    """A userfaultfd that there is no room for fails the restore it belongs to, and no other."""
+    daemon = stage.daemon()
+    served = stage.half_done()
+    assert served.read(7, 0) == "right"
+    further = stage.restorer("connect", "pid 7")
+    _, hard = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
+    limit = daemon.nr_fds() + 1
+    resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (limit, hard))
+    further.do("descriptor 7", "end")
+    further.kill()
+    served.do("word", "close")
+    served.check(7, NR_PAGES)
+    assert daemon.wait() == 1
+    [error] = daemon.errors
+    assert error.startswith("restore 2: ")
