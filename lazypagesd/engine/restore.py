@@ -10,6 +10,7 @@ from typing import Protocol
 from lazypagesd.engine.engine import Engine
 from lazypagesd.engine.session import Session, Trouble
 from lazypagesd.engine.state import State
+from lazypagesd.errors import LazyPagesError
 from lazypagesd.images.pagemap import PageMap
 from lazypagesd.native import lib
 from lazypagesd.sources.file import FileSource
@@ -54,9 +55,15 @@ class Restore:
         pidfd: int | None,
     ) -> Session:
         """Serve a descriptor from now on, faults only.  Takes ownership of *fd* and *pidfd*."""
-        state = State.create(
-            name, page_map.regions, page_map.nr_regions, page_map.nr_pages, len(sources)
-        )
+        try:
+            state = State.create(
+                name, page_map.regions, page_map.nr_regions, page_map.nr_pages, len(sources)
+            )
+        except (LazyPagesError, OSError):
+            os.close(fd)
+            if pidfd is not None:
+                os.close(pidfd)
+            raise
         return self._attach(Session(name, fd, state, sources, pidfd=pidfd))
 
     def release(self) -> None:

@@ -176,8 +176,8 @@ async def receive(
 ) -> Protocol:
     """Take over every process that comes on *connection*; release *restore* at the final word.
 
-    *sources* are the checkpoint's pages files by their descriptors.  Returns what check_end() is to
-    be given.  Raises HandoffError when the stream breaks its protocol; what was taken over until
+    *sources* are the checkpoint's pages files by their descriptors.  Returns what check_end() is
+    given.  Raises HandoffError when the stream breaks its protocol; what was taken over until
     then is *restore*'s, and still served.
     """
     protocol = Protocol({task.pid: task.zombie for task in checkpoint.tasks})

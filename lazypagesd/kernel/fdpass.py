@@ -71,8 +71,8 @@ def ask_for_sender(sock: socket.socket) -> bool:
 def receive(sock: socket.socket, size: int) -> Message:
     """Receive at most *size* bytes, and what comes with the first of them.
 
-    Raises BlockingIOError when nothing is there. A truncated control message cannot happen: the
-    buffer holds all that Linux lets a message carry.
+    Raises BlockingIOError when nothing is there.  The buffer holds all that Linux lets a message
+    carry; where no descriptor number is left for what came, it is missing.
     """
     space = socket.CMSG_SPACE(MAX_FDS * 4) + socket.CMSG_SPACE(UCRED.size) + socket.CMSG_SPACE(4)
     data, ancillary, _flags, _address = sock.recvmsg(size, space, socket.MSG_CMSG_CLOEXEC)
@@ -85,7 +85,9 @@ def receive(sock: socket.socket, size: int) -> Message:
         elif kind == socket.SCM_CREDENTIALS:
             message.pid = UCRED.unpack(payload[: UCRED.size])[0]
         elif kind == SCM_PIDFD:
-            [message.pidfd] = ints(payload)
+            [pidfd] = ints(payload)
+            # A negative errno in its place: no descriptor was left for it.
+            message.pidfd = pidfd if pidfd >= 0 else None
     return message
 
 

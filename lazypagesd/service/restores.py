@@ -26,8 +26,6 @@ from lazypagesd.sources.file import FileSource
 
 log = logging.getLogger(__name__)
 
-STDOUT_FD = 1
-
 # How long processes of a restore that failed may take to be killed by their restore tool.
 FAILED_GRACE_S = 10.0
 
@@ -130,7 +128,6 @@ class Restores:
             return
         # The connection is closed, which makes the restore tool kill what it has made; until then
         # nobody may see a zero, so their faults are answered still.
-        self._failed = True
         restore.fail()
         try:
             async with asyncio.timeout(FAILED_GRACE_S):
@@ -219,11 +216,11 @@ class Restores:
     # ---- at the end ----
 
     def report(self, *, to_stdout: bool) -> None:
-        """Print what was done as a table, and log it."""
+        """Log what was done, as tables, and print it if *to_stdout*."""
         lines = []
         for restore in self._restores:
             rows = [(session.name, session.counters) for session in restore.sessions]
-            lines += [f"{restore.name}:", *table(rows)] if rows else []
+            lines += [f"{restore.name}: statistics", *report(rows)] if rows else []
         for line in lines:
             log.info("%s", line)
         if to_stdout:

@@ -121,8 +121,8 @@ def test_report_has_a_table_for_each_restore(
     code, restores = serve(stage, monkeypatch, scenario)
     assert code == 1
     restores.report(to_stdout=True)
-    headings = [line for line in capfd.readouterr().out.splitlines() if line.endswith(":")]
-    assert headings == ["restore 1:", "restore 3:"]
+    headings = [line for line in capfd.readouterr().out.splitlines() if line.startswith("restore")]
+    assert headings == ["restore 1: statistics", "restore 3: statistics"]
 
 
 def test_acceptor_serves_the_backlog_at_its_end(listener: socket.socket) -> None:
