@@ -1,0 +1,202 @@
+"""A bed: an engine in the test's loop, a restore, and the victims that it fills."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+from lazypagesd.engine.engine import Engine
+from lazypagesd.engine.restore import Restore
+from lazypagesd.engine.session import End, Session, Trouble
+from lazypagesd.engine.statistics import Counters
+from lazypagesd.images.mm import PAGE_SIZE
+from lazypagesd.native import lib
+from lazypagesd.sources.file import FileSource
+from tests.support.image import Image, wrong_pages
+from tests.support.victim import DEADLINE_S, Family, Victim
+
+# Where nothing else of a process ever is.
+BASE = 0x100000000000
+
+Runs = Sequence[tuple[int, int]]
+
+
+def at(page: int) -> int:
+    """Return the address of a page, counted from BASE."""
+    return BASE + page * PAGE_SIZE
+
+
+class Bed:
+    """What a test of the engine needs, from the victim to the observer of the restore; when the
+    test ends, everything must add up and no descriptor be left."""
+
+    def __init__(self, program: Path, directory: Path, nr_workers: int = 1) -> None:
+        self.engine = Engine(nr_workers)
+        self.restore = Restore("test", self.engine, self)
+        self.troubles: list[Trouble] = []
+        self.delays: list[OSError] = []
+        self.roots: list[Session] = []
+        self._program = program
+        self._directory = directory
+        self._stack = ExitStack()
+        self._nr_images = 0
+
+    async def __aenter__(self) -> Self:
+        self._fds_before = descriptors()
+        self.engine.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        # First of all: a victim that hangs keeps a thread waiting for its answer.
+        self._stack.close()
+        async with asyncio.timeout(DEADLINE_S):
+            await self.engine.stop()
+        if exc_info[0] is None:
+            assert descriptors() == self._fds_before
+            for session in self.roots:
+                assert accounted(session.counters) == session.counters.nr_pages
+
+    # ---- before it is served ----
+
+    def image(self, *runs: tuple[int, int]) -> Image:
+        """Make an image of runs of pages, (page counted from BASE, how many)."""
+        self._nr_images += 1
+        path = self._directory / f"pages-{self._nr_images}.img"
+        return Image(path, [(at(page), nr_pages) for page, nr_pages in runs])
+
+    def victim(self, *runs: tuple[int, int]) -> Victim:
+        """Start a process that has mapped and registered runs of pages."""
+        victim = self._stack.enter_context(Family(self._program, self._directory)).start()
+        victim.open()
+        for page, nr_pages in runs:
+            victim.call("mmap", at(page), nr_pages * PAGE_SIZE)
+            victim.call("register", at(page), nr_pages * PAGE_SIZE)
+        return victim
+
+    def attach(
+        self, victim: Victim, image: Image, *, fd: int | None = None, pidfd: bool = False
+    ) -> Session:
+        """Fill the victim from the image from now on."""
+        source_fd = os.open(image.path, os.O_RDONLY)
+        self._stack.callback(os.close, source_fd)
+        session = self.restore.add(
+            f"victim-{len(self.roots)}",
+            victim.hand_over() if fd is None else fd,
+            image.page_map(),
+            [FileSource.of(source_fd, image.path.name)],
+            pidfd=os.pidfd_open(victim.pid) if pidfd else None,
+        )
+        self.roots.append(session)
+        return session
+
+    def serve(self, maps: Runs, runs: Runs, *, released: bool = False) -> tuple[Victim, Image]:
+        """Do all of it: a process with *maps*, an image with *runs*, and the one filled from the
+        other."""
+        victim, image = self.victim(*maps), self.image(*runs)
+        self.attach(victim, image)
+        if released:
+            self.restore.release()
+        return victim, image
+
+    # ---- while it is served ----
+
+    @property
+    def session(self) -> Session:
+        """The session of the first victim."""
+        return self.roots[0]
+
+    @property
+    def counters(self) -> Counters:
+        """What that session did."""
+        return self.session.counters
+
+    async def until(self, is_so: Callable[[], bool], what: str) -> None:
+        """Wait until *is_so*."""
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                while not is_so():  # noqa: ASYNC110 (it happens in a process or in C)
+                    await asyncio.sleep(0.001)
+        except TimeoutError:
+            raise AssertionError(f"waited in vain: {what}") from None
+
+    async def until_waiting(self, fd: int, nr_threads: int = 1, *, pid: int | None = None) -> None:
+        """Wait until so many threads wait for pages at a descriptor, of this process or another,
+        that nobody serves."""
+        info = Path(f"/proc/{pid or os.getpid()}/fdinfo/{fd}")
+        wanted = f"pending:\t{nr_threads}\n"
+        await self.until(lambda: wanted in info.read_text(), "threads at pages")
+
+    async def until_changing(self, fd: int) -> None:
+        """Wait until an event waits to be read from a descriptor that nobody serves."""
+        await self.until(lambda: lib.lpd_uffd_probe(fd) == -errno.EAGAIN, "an event")
+
+    async def until_ended(self, session: Session, end: End) -> None:
+        """Wait until a session is over, and look how."""
+        await self.until(lambda: session.final is not None, f"end of {session.name}")
+        assert session.end is end
+
+    async def release(self, end: End = End.DRAINED) -> None:
+        """Let the rest be filled, and wait until every session has ended so."""
+        self.restore.release()
+        async with asyncio.timeout(DEADLINE_S):
+            await self.restore.wait_ended()
+        assert {session.end for session in self.restore.sessions} == {end}
+
+    # ---- what the restore tells ----
+
+    def session_ended(self, session: Session) -> None:
+        assert session.final is not None
+
+    def session_in_trouble(self, session: Session, trouble: Trouble) -> None:
+        self.troubles.append(trouble)
+
+    def fork_delayed(self, session: Session, error: OSError) -> None:
+        self.delays.append(error)
+
+
+def descriptors() -> dict[str, str]:
+    """Return the descriptors of this process, and what each is open on."""
+    found = {}
+    for path in Path("/proc/self/fd").iterdir():
+        try:
+            found[path.name] = os.fspath(path.readlink())
+        except FileNotFoundError:  # that of the directory itself
+            continue
+    return found
+
+
+def accounted(counters: Counters) -> int:
+    """Return the pages of whose fate the counters tell."""
+    return (
+        counters.nr_missing
+        + counters.pages_fault
+        + counters.pages_neighbour
+        + counters.pages_drain
+        + counters.pages_present
+        + counters.pages_dropped
+    )
+
+
+async def check(victim: Victim, image: Image, page: int, nr_pages: int = 1) -> None:
+    """Look at pages at the addresses that they have in the image."""
+    assert (
+        wrong_pages(await victim.read(at(page), nr_pages), image.bytes(at(page), nr_pages)) == []
+    )
+
+
+async def check_zero(victim: Victim, page: int, nr_pages: int = 1) -> None:
+    """Look at pages that have to be zero."""
+    assert wrong_pages(await victim.read(at(page), nr_pages), bytes(nr_pages * PAGE_SIZE)) == []
+
+
+async def check_moved(
+    victim: Victim, image: Image, page: int, nr_pages: int, *, origin: int
+) -> None:
+    """Look at pages that the image has at *origin*."""
+    expected = image.bytes(at(origin), nr_pages)
+    assert wrong_pages(await victim.read(at(page), nr_pages), expected) == []
