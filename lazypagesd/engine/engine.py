@@ -30,7 +30,7 @@ class Engine:
         self.workers = [Worker(i) for i in range(nr_workers or len(os.sched_getaffinity(0)))]
         self.sessions: set[Session] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._idle = asyncio.Event()
+        self._closed = asyncio.Event()
         self._next_retry_s = 0.0
 
     def start(self) -> None:
@@ -45,7 +45,6 @@ class Engine:
     def attach(self, session: Session) -> None:
         """Serve *session* until it ends, with the worker that has the fewest; then close it."""
         self.sessions.add(session)
-        self._idle.clear()
         if session.pidfd is not None:
             asyncio.get_running_loop().add_reader(session.pidfd, self._exited, session)
         min(self.workers, key=lambda worker: len(worker.sessions)).attach(session)
@@ -56,11 +55,12 @@ class Engine:
 
     async def stop(self) -> None:
         """Abandon what is still being served, and end the workers."""
-        for session in list(self.sessions):
-            self.abandon(session)
         while self.sessions:
-            self._idle.clear()
-            await self._idle.wait()
+            # Once more after each end: one that was forked may have come instead.
+            for session in self.sessions:
+                self.abandon(session)
+            self._closed.clear()
+            await self._closed.wait()
         if self._timer is not None:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
@@ -106,8 +106,7 @@ class Engine:
         self._forget_pidfd(session)
         session.close()
         self.sessions.discard(session)
-        if not self.sessions:
-            self._idle.set()
+        self._closed.set()
         session.on_end(session)
 
     def _probe(self) -> None:

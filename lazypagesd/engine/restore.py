@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from lazypagesd.engine.engine import Engine
-from lazypagesd.engine.session import Session, Trouble
+from lazypagesd.engine.session import End, Session, Trouble
 from lazypagesd.engine.state import State
 from lazypagesd.errors import LazyPagesError
 from lazypagesd.images.pagemap import PageMap
@@ -108,8 +108,9 @@ class Restore:
         return session
 
     def _forked(self, parent: Session, child_fd: int) -> None:
-        if parent.final is not None:  # given up while the child waited to be served
+        if parent.end is End.ABANDONED:  # and so are those that it forks
             os.close(child_fd)
+            parent.request(lib.LPD_REQUEST_RESUME)
             return
         name = f"{parent.name}.{parent.nr_children + 1}"
         try:

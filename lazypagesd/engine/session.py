@@ -96,11 +96,14 @@ class Session:
         return not uffd.is_alive(self.fd)
 
     def request(self, what: int) -> None:
-        """Ask its worker for something (LPD_REQUEST_... bits); nothing once it is to let go."""
-        if self.worker is None or self._leaving:
+        """Ask its worker for something (LPD_REQUEST_... bits); nothing once it is to let go.
+
+        But for RESUME: until then a session that is paused cannot be let go of.
+        """
+        if self.worker is None or (self._leaving and what != lib.LPD_REQUEST_RESUME):
             return
         # After its last word the worker must not find the session in its inbox again.
-        self._leaving = bool(what & lib.LPD_REQUEST_DETACH)
+        self._leaving |= bool(what & lib.LPD_REQUEST_DETACH)
         lib.lpd_session_request(self.pointer, what)
 
     def drain(self) -> None:

@@ -181,6 +181,13 @@ void lpd_order_next(struct lpd_session *session, unsigned int first);
 /* Is it not yet time to try again? */
 bool lpd_session_too_early(struct lpd_session *session);
 
+/*
+ * Let the events that have been read take effect, though nothing be filled any
+ * more: no one else knows of the children of a FORK among them.  False if one
+ * has paused the session.
+ */
+bool lpd_session_conclude(struct lpd_session *session);
+
 /* The child of a FORK has been made: count its message as done with. */
 void lpd_session_resume(struct lpd_session *session);
 

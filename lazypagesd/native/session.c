@@ -246,10 +246,8 @@ static enum lpd_outcome gather(struct lpd_session *session)
 		return LPD_FILLED;
 	/* A full buffer cannot wait for more; that is as good as it gets. */
 	if (session->nr_messages < LPD_MAX_MESSAGES) {
-		rc = lpd_uffd_probe(session->fd);
-		if (rc == -ESRCH)
-			return LPD_GONE;
-		if (rc == -EAGAIN)
+		/* One that is gone (ESRCH) may have forked before that. */
+		if (lpd_uffd_probe(session->fd) == -EAGAIN)
 			return LPD_AGAIN;
 	}
 	LPD_COUNT(session->state->counters.events_unmap,
@@ -275,6 +273,11 @@ enum lpd_outcome lpd_session_serve(struct lpd_worker *worker,
 		return LPD_GONE;
 	drop_messages(session);
 	return retry_pending(worker, session);
+}
+
+bool lpd_session_conclude(struct lpd_session *session)
+{
+	return !session->paused && apply_events(session);
 }
 
 void lpd_session_resume(struct lpd_session *session)

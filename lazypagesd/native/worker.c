@@ -168,15 +168,6 @@ static void attach(struct lpd_worker *worker, struct lpd_session *session)
 	serve(worker, session);
 }
 
-static void resume(struct lpd_worker *worker, struct lpd_session *session)
-{
-	if (!session->paused)
-		return;
-	lpd_session_resume(session);
-	watch(worker, session, EPOLL_CTL_MOD, EPOLLIN);
-	serve(worker, session);
-}
-
 /* Let everything that waits be faulted anew, and drain start over. */
 static void retry(struct lpd_worker *worker, struct lpd_session *session)
 {
@@ -189,7 +180,10 @@ static void retry(struct lpd_worker *worker, struct lpd_session *session)
 	serve(worker, session);
 }
 
-/* The last that is done with a session, once no reader reads for it. */
+/*
+ * The last that is done with a session, once no reader reads for it and every
+ * child that it forked has been made.
+ */
 static void detach(struct lpd_worker *worker, struct lpd_session *session)
 {
 	if (!session->finished)
@@ -197,6 +191,8 @@ static void detach(struct lpd_worker *worker, struct lpd_session *session)
 	session->finished = 1;
 	session->detaching = 1;
 	deactivate(worker, session);
+	if (!lpd_session_conclude(session))
+		return;
 	lpd_reads_release(worker, session);
 	lpd_source_forget(worker, session);
 	if (session->nr_reads)
@@ -207,6 +203,19 @@ static void detach(struct lpd_worker *worker, struct lpd_session *session)
 	/* Pairs with the acquire in lpd_session_detached(). */
 	__atomic_store_n(&session->detached, 1, __ATOMIC_RELEASE);
 	(void)!write(report_fd, &one, sizeof(one));
+}
+
+static void resume(struct lpd_worker *worker, struct lpd_session *session)
+{
+	if (!session->paused)
+		return;
+	lpd_session_resume(session);
+	if (session->detaching) {
+		detach(worker, session);
+		return;
+	}
+	watch(worker, session, EPOLL_CTL_MOD, EPOLLIN);
+	serve(worker, session);
 }
 
 static void obey(struct lpd_worker *worker, struct lpd_session *session,
