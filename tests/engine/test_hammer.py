@@ -1,0 +1,104 @@
+"""Mappings that change without a pause, while others fault: nobody hangs, every byte is right."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from lazypagesd.images.mm import PAGE_SIZE
+from tests.engine.bed import Bed, at, check, check_zero
+from tests.support.image import wrong_pages
+from tests.support.victim import HAMMER_DONTNEED, HAMMER_MPROTECT, HAMMER_MREMAP
+
+pytestmark = pytest.mark.uffd
+
+HAMMERS = pytest.mark.parametrize(
+    "hammer",
+    [
+        pytest.param(HAMMER_DONTNEED, id="dontneed"),
+        pytest.param(HAMMER_MREMAP, id="mremap"),
+        pytest.param(HAMMER_MPROTECT, id="mprotect"),
+    ],
+)
+
+
+@HAMMERS
+async def test_faults_under_the_hammer(bed: Bed, hammer: int) -> None:
+    """Threads that fault get their pages while another changes mappings all the time."""
+    victim, image = bed.serve([(0, 512), (600, 16)], [(0, 512)])
+    await victim.do("hammer", hammer, at(600), 16 * PAGE_SIZE, at(700))
+    victim.begin_reading(at(0), 64, nr_threads=8, step_pages=64)
+    assert wrong_pages(await victim.end_reading(), image.bytes(at(0), 512)) == []
+    assert await victim.do("hush") > 0
+    await check_zero(victim, 600, 16)
+
+
+@HAMMERS
+async def test_drain_under_the_hammer(bed: Bed, hammer: int) -> None:
+    """The drain gets done, beside threads that fault, while mappings change all the time."""
+    victim, image = bed.serve([(0, 2048), (3000, 16)], [(0, 2048)])
+    await victim.do("hammer", hammer, at(3000), 16 * PAGE_SIZE, at(4000))
+    victim.begin_reading(at(0), 256, nr_threads=8, step_pages=256)
+    await bed.release()
+    assert wrong_pages(await victim.end_reading(), image.bytes(at(0), 2048)) == []
+    assert await victim.do("hush") > 0
+
+
+async def test_hammered_pages_end_as_zeros(bed: Bed) -> None:
+    """Image pages that are given up again and again, amid the drain, are zero in the end."""
+    victim, image = bed.serve([(0, 2048)], [(0, 2048)])
+    await victim.do("hammer", HAMMER_DONTNEED, at(1000), 64 * PAGE_SIZE, 0)
+    victim.begin_reading(at(1000), 64, nr_threads=4)
+    await bed.release()
+    seen = await victim.end_reading()
+    await victim.do("hush")
+    await victim.discard(at(1000), 64)
+    await check_zero(victim, 1000, 64)
+    await check(victim, image, 0, 1000)
+    await check(victim, image, 1064, 984)
+    # A thread may have been first; but nobody sees anything else.
+    for i in range(256):
+        page = seen[i * PAGE_SIZE : (i + 1) * PAGE_SIZE]
+        assert page in (bytes(PAGE_SIZE), image.page(at(1000 + i % 64)))
+
+
+async def test_moving_image_pages_under_the_hammer(bed: Bed) -> None:
+    """Image pages that move to and fro amid faults and drain are right where they end."""
+    victim, image = bed.serve([(0, 1024)], [(0, 1024)])
+    await victim.do("hammer", HAMMER_MREMAP, at(300), 100 * PAGE_SIZE, at(5000))
+    victim.begin_reading(at(0), 75, nr_threads=4, step_pages=75)
+    assert wrong_pages(await victim.end_reading(), image.bytes(at(0), 300)) == []
+    bed.restore.release()
+    await bed.until(lambda: bed.counters.pages_drain > 0, "the drain")
+    await victim.do("hush")
+    await bed.release()
+    await check(victim, image, 0, 1024)
+
+
+async def test_forks_under_the_hammer(bed: Bed) -> None:
+    """Children that are forked while mappings move see one whole state of things."""
+    victim, image = bed.serve([(0, 256)], [(0, 256)])
+    await victim.do("hammer", HAMMER_DONTNEED, at(200), 16 * PAGE_SIZE, 0)
+    children = [await victim.fork() for _ in range(8)]
+    await asyncio.gather(*(check(child, image, 0, 200) for child in children))
+    await victim.do("hush")
+    await bed.release()
+    for child in children:
+        await check(child, image, 216, 40)
+
+
+async def test_more_threads_than_are_kept_pending(bed: Bed) -> None:
+    """Four hundred threads that cannot be answered at first all get their page."""
+    victim, image = bed.victim((0, 400), (600, 4)), bed.image((0, 400))
+    fd = victim.hand_over()
+    victim.begin_reading(at(0), nr_threads=400, step_pages=1)
+    await bed.until_waiting(fd, 400)
+    hammering = asyncio.create_task(
+        victim.do("hammer", HAMMER_DONTNEED, at(600), 4 * PAGE_SIZE, 0)
+    )
+    await bed.until_changing(fd)
+    bed.attach(victim, image, fd=fd)
+    await hammering
+    assert wrong_pages(await victim.end_reading(), image.bytes(at(0), 400)) == []
+    await victim.do("hush")
