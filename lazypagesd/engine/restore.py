@@ -41,6 +41,7 @@ class Restore:
         self.sessions: list[Session] = []
         self.released = False
         self._complete = False
+        self._abandoned = False
         self._engine = engine
         self._observer = observer
         self._ended = asyncio.Event()
@@ -80,7 +81,7 @@ class Restore:
 
     def abandon(self) -> None:
         """Serve none of it any more, whatever is missing."""
-        self._complete = True
+        self._complete = self._abandoned = True
         for session in self.live:
             self._engine.abandon(session)
         self._check_ended()
@@ -108,7 +109,7 @@ class Restore:
         return session
 
     def _forked(self, parent: Session, child_fd: int) -> None:
-        if parent.end is End.ABANDONED:  # and so are those that it forks
+        if self._abandoned or parent.end is End.ABANDONED:  # and so are those that it forks
             os.close(child_fd)
             parent.request(lib.LPD_REQUEST_RESUME)
             return

@@ -160,3 +160,23 @@ async def test_fork_that_waits_does_not_keep_the_restore_from_being_abandoned(
     await bed.restore.wait_ended()
     assert len(bed.restore.sessions) == 1
     await check_zero(child, 0, 64)
+
+
+async def test_restore_that_is_abandoned_takes_no_more_children(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does one that is given up when the parent is gone, and its child still waits."""
+    exhausted = Exhausted(monkeypatch, 0.01)
+    victim, image = bed.victim((0, 64)), bed.image((0, 64))
+    bed.attach(victim, image, pidfd=True)
+    exhausted.set_in()
+    child = await victim.fork()
+    await bed.until(lambda: len(bed.delays) > 0, "a first attempt")
+    victim.kill()
+    await bed.until(lambda: bed.session.end is not None, "end of the parent")
+    bed.restore.abandon()
+    exhausted.mend()
+    async with asyncio.timeout(10):
+        await bed.restore.wait_ended()
+    assert bed.restore.sessions == [bed.session]
+    await check_zero(child, 0, 64)
