@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -124,6 +124,17 @@ class Bed:
         except TimeoutError:
             raise AssertionError(f"waited in vain: {what}") from None
 
+    async def until_counted(self, session: Session | None = None, **expected: int) -> None:
+        """Wait until a session has counted so much: a fill wakes whom it is for, and counts
+        then."""
+        session = session or self.session
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                while counted(session, expected) != expected:  # noqa: ASYNC110 (C counts)
+                    await asyncio.sleep(0.001)
+        except TimeoutError:
+            raise AssertionError(f"{counted(session, expected)} is not {expected}") from None
+
     async def until_waiting(self, fd: int, nr_threads: int = 1, *, pid: int | None = None) -> None:
         """Wait until so many threads wait for pages at a descriptor, of this process or another,
         that nobody serves."""
@@ -168,6 +179,11 @@ def descriptors() -> dict[str, str]:
         except FileNotFoundError:  # that of the directory itself
             continue
     return found
+
+
+def counted(session: Session, names: Iterable[str]) -> dict[str, int]:
+    """Return the counters with these names."""
+    return {name: getattr(session.counters, name) for name in names}
 
 
 def accounted(counters: Counters) -> int:

@@ -18,9 +18,9 @@ async def test_fault_is_answered_alone_before_the_release(bed: Bed) -> None:
     victim, image = bed.serve([(0, 64)], [(0, 64)])
     await check(victim, image, 20)
     await check(victim, image, 63)
-    assert bed.counters.pages_fault == 2
-    assert bed.counters.nr_missing == 62
-    assert bed.counters.faults == 2
+    await bed.until_counted(pages_fault=2)
+    await bed.until_counted(nr_missing=62)
+    await bed.until_counted(faults=2)
 
 
 async def test_nothing_is_drained_before_the_release(bed: Bed) -> None:
@@ -29,8 +29,8 @@ async def test_nothing_is_drained_before_the_release(bed: Bed) -> None:
     other, other_image = bed.serve([(0, 64)], [(0, 64)])
     # By the time that this is answered, the worker has had its turn with both.
     await check(other, other_image, 0, 64)
-    assert bed.counters.nr_missing == 64
-    assert bed.counters.fills == 0
+    await bed.until_counted(nr_missing=64)
+    await bed.until_counted(fills=0)
 
 
 async def test_hole_reads_zero(bed: Bed) -> None:
@@ -38,8 +38,8 @@ async def test_hole_reads_zero(bed: Bed) -> None:
     victim, image = bed.serve([(0, 32)], [(0, 8), (16, 8)])
     await check_zero(victim, 8, 8)
     await check(victim, image, 0, 32)
-    assert bed.counters.pages_zero == 16
-    assert bed.counters.nr_missing == 0
+    await bed.until_counted(pages_zero=16)
+    await bed.until_counted(nr_missing=0)
 
 
 async def test_session_that_has_it_all_waits_for_the_release(bed: Bed) -> None:
@@ -87,8 +87,8 @@ async def test_threads_at_one_page_all_get_it(bed: Bed) -> None:
     await bed.until_waiting(fd, 64)
     bed.attach(victim, image, fd=fd)
     assert wrong_pages(await victim.end_reading(), 64 * image.page(at(2))) == []
-    assert bed.counters.pages_fault == 1
-    assert bed.counters.faults == 64
+    await bed.until_counted(pages_fault=1)
+    await bed.until_counted(faults=64)
 
 
 async def test_threads_at_one_hole_all_get_zeros(bed: Bed) -> None:
@@ -99,7 +99,7 @@ async def test_threads_at_one_hole_all_get_zeros(bed: Bed) -> None:
     await bed.until_waiting(fd, 32)
     bed.attach(victim, image, fd=fd)
     assert wrong_pages(await victim.end_reading(), bytes(32 * PAGE_SIZE)) == []
-    assert bed.counters.pages_zero == 1
+    await bed.until_counted(pages_zero=1)
 
 
 async def test_more_faults_than_one_read_brings_are_answered(bed: Bed) -> None:
@@ -136,6 +136,6 @@ async def test_fault_at_a_page_that_came_meanwhile_is_let_go(bed: Bed) -> None:
     await victim.do("fill", at(1), 0x11, UFFDIO_COPY_MODE_DONTWAKE)
     bed.attach(victim, image)
     assert wrong_pages(await victim.end_reading(), b"\x11" * PAGE_SIZE) == []
-    assert bed.counters.pages_present == 1
-    assert bed.counters.wakes == 1
+    await bed.until_counted(pages_present=1)
+    await bed.until_counted(wakes=1)
     await check(victim, image, 2, 2)

@@ -22,7 +22,7 @@ async def test_child_gets_what_the_parent_has_not_got(bed: Bed) -> None:
     parent_session, child_session = bed.restore.sessions
     assert child_session.name == "victim-0.1"
     assert parent_session.counters.nr_missing == 32
-    assert child_session.counters.pages_fault == 32
+    await bed.until_counted(child_session, pages_fault=32)
     await check(victim, image, 16, 48)
 
 

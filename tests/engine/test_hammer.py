@@ -26,10 +26,10 @@ HAMMERS = pytest.mark.parametrize(
 @HAMMERS
 async def test_faults_under_the_hammer(bed: Bed, hammer: int) -> None:
     """Threads that fault get their pages while another changes mappings all the time."""
-    victim, image = bed.serve([(0, 512), (600, 16)], [(0, 512)])
+    victim, image = bed.serve([(0, 128), (600, 16)], [(0, 128)])
     await victim.do("hammer", hammer, at(600), 16 * PAGE_SIZE, at(700))
-    victim.begin_reading(at(0), 64, nr_threads=8, step_pages=64)
-    assert wrong_pages(await victim.end_reading(), image.bytes(at(0), 512)) == []
+    victim.begin_reading(at(0), 8, nr_threads=16, step_pages=8)
+    assert wrong_pages(await victim.end_reading(), image.bytes(at(0), 128)) == []
     assert await victim.do("hush") > 0
     await check_zero(victim, 600, 16)
 
@@ -37,11 +37,11 @@ async def test_faults_under_the_hammer(bed: Bed, hammer: int) -> None:
 @HAMMERS
 async def test_drain_under_the_hammer(bed: Bed, hammer: int) -> None:
     """The drain gets done, beside threads that fault, while mappings change all the time."""
-    victim, image = bed.serve([(0, 2048), (3000, 16)], [(0, 2048)])
+    victim, image = bed.serve([(0, 512), (3000, 16)], [(0, 512)])
     await victim.do("hammer", hammer, at(3000), 16 * PAGE_SIZE, at(4000))
-    victim.begin_reading(at(0), 256, nr_threads=8, step_pages=256)
+    victim.begin_reading(at(0), 64, nr_threads=8, step_pages=64)
     await bed.release()
-    assert wrong_pages(await victim.end_reading(), image.bytes(at(0), 2048)) == []
+    assert wrong_pages(await victim.end_reading(), image.bytes(at(0), 512)) == []
     assert await victim.do("hush") > 0
 
 
@@ -89,16 +89,16 @@ async def test_forks_under_the_hammer(bed: Bed) -> None:
 
 
 async def test_more_threads_than_are_kept_pending(bed: Bed) -> None:
-    """Four hundred threads that cannot be answered at first all get their page."""
-    victim, image = bed.victim((0, 400), (600, 4)), bed.image((0, 400))
+    """Three hundred threads that cannot be answered at first all get their page."""
+    victim, image = bed.victim((0, 300), (600, 4)), bed.image((0, 300))
     fd = victim.hand_over()
-    victim.begin_reading(at(0), nr_threads=400, step_pages=1)
-    await bed.until_waiting(fd, 400)
+    victim.begin_reading(at(0), nr_threads=300, step_pages=1)
+    await bed.until_waiting(fd, 300)
     hammering = asyncio.create_task(
         victim.do("hammer", HAMMER_DONTNEED, at(600), 4 * PAGE_SIZE, 0)
     )
     await bed.until_changing(fd)
     bed.attach(victim, image, fd=fd)
     await hammering
-    assert wrong_pages(await victim.end_reading(), image.bytes(at(0), 400)) == []
+    assert wrong_pages(await victim.end_reading(), image.bytes(at(0), 300)) == []
     await victim.do("hush")

@@ -17,8 +17,8 @@ async def test_fault_at_the_new_place(bed: Bed) -> None:
     await victim.move(at(0), 16, at(200))
     await check_moved(victim, image, 200, 16, origin=0)
     await check(victim, image, 16, 48)
-    assert bed.counters.events_remap == 1
-    assert bed.counters.pages_dropped == 0
+    await bed.until_counted(events_remap=1)
+    await bed.until_counted(pages_dropped=0)
 
 
 async def test_drain_at_the_new_place(bed: Bed) -> None:

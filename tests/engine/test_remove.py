@@ -22,8 +22,8 @@ async def test_page_that_was_never_filled_is_zero(bed: Bed) -> None:
     await check_zero(victim, 8, 4)
     await check(victim, image, 0, 8)
     await check(victim, image, 12, 20)
-    assert bed.counters.events_remove == 1
-    assert bed.counters.pages_dropped == 4
+    await bed.until_counted(events_remove=1)
+    await bed.until_counted(pages_dropped=4)
 
 
 async def test_page_that_was_filled_is_zero_again(bed: Bed) -> None:
@@ -33,7 +33,7 @@ async def test_page_that_was_filled_is_zero_again(bed: Bed) -> None:
     await victim.discard(at(8), 4)
     await check_zero(victim, 8, 4)
     await check(victim, image, 12, 20)
-    assert bed.counters.pages_dropped == 0
+    await bed.until_counted(pages_dropped=0)
 
 
 async def test_drain_does_not_bring_back_what_was_given_up(bed: Bed) -> None:
@@ -65,7 +65,7 @@ async def test_range_over_many_regions_and_gaps(bed: Bed) -> None:
     await check_zero(victim, 10, 92)
     await check(victim, image, 0, 10)
     await check(victim, image, 102, 26)
-    assert bed.counters.pages_dropped == 3 + 10 * 5 + 5
+    await bed.until_counted(pages_dropped=3 + 10 * 5 + 5)
 
 
 async def test_page_written_after_it_was_given_up(bed: Bed) -> None:

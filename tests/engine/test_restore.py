@@ -57,7 +57,7 @@ async def test_failed_restore_answers_faults_until_its_processes_end(bed: Bed) -
     bed.restore.fail()
     await check(victim, image, 5)
     assert not await is_over(bed)
-    assert bed.restore.nr_missing == 15
+    await bed.until(lambda: bed.restore.nr_missing == 15, "page 5")
     victim.kill()
     await bed.restore.wait_ended()
     assert bed.session.end is End.GONE

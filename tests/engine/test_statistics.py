@@ -133,6 +133,8 @@ async def test_latencies_are_of_the_faults_that_were_filled(bed: Bed) -> None:
     """The histogram has one entry for each fill on demand, and fits sum and maximum."""
     victim, image = bed.serve([(0, 64)], [(0, 32)])
     await check(victim, image, 0, 64)
+    # Counted last of all.
+    await bed.until(lambda: sum(bed.counters.latency) == 64, "the last latency")
     counters = bed.counters
     assert sum(counters.latency) == counters.pages_fault + counters.pages_zero == 64
     assert counters.latency_sum_ns >= sum(n << i for i, n in enumerate(counters.latency))
