@@ -176,7 +176,12 @@ class Delayed(TestingSource):
             if self._wake in ready:
                 os.eventfd_read(self._wake)
             if self._fuse in ready:
-                self._take(os.read(self._fuse, FUSE_BUFFER))
+                try:
+                    self._take(os.read(self._fuse, FUSE_BUFFER))
+                except OSError as error:
+                    if error.errno != errno.ENODEV:
+                        raise
+                    return  # the file has been closed, and nobody reads it
             while self._held and self._released.is_set():
                 self._answer(self._held.pop())
 
