@@ -130,6 +130,8 @@ static bool apply_events(struct lpd_session *session)
 {
 	for (unsigned int i = lpd_state_commit(session->state).cursor;
 	     i < session->nr_events; i++) {
+		lpd_order_next(session, i);
+
 		struct lpd_message message =
 			lpd_session_message(session, session->state->order[i]);
 

@@ -1,0 +1,27 @@
+"""Wait for what other threads and processes do, with a deadline on everything."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+
+DEADLINE_S = 20.0
+INTERVAL_S = 0.002
+
+
+def wait_until(happened: Callable[[], bool], what: str) -> None:
+    """Return once *happened* says so; fail with *what* when it never does."""
+    end = time.monotonic() + DEADLINE_S
+    while not happened():
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {DEADLINE_S:g} s")
+        time.sleep(INTERVAL_S)
+
+
+def wait_readable(fd: int, what: str) -> None:
+    """Return once *fd* can be read."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    if not poll.poll(DEADLINE_S * 1000):
+        raise AssertionError(f"{what}: not within {DEADLINE_S:g} s")
