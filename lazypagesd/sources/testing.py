@@ -135,6 +135,9 @@ class Delayed(TestingSource):
         self._fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
         self._server = threading.Thread(target=self._serve, name="delayed", daemon=True)
         super().__init__(self._mount_and_open(), 0, len(data), Kind.BLOCKING)
+        # Once the server has said that it knows no FLUSH, it is not asked again: a process that is
+        # being started closes what it inherited, while its parent waits for it with the GIL.
+        os.close(os.dup(self.fd))
 
     def wait_for_read(self, timeout_s: float) -> None:
         """Return as soon as a read waits; TimeoutError when none does."""
