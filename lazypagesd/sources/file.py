@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import errno
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,9 @@ def kind_of(fd: int, name: str) -> Kind:
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise SourceError(f"{name}: cannot be read ({error.strerror})") from error
+        # Of a directory this is said as well, whoever reads it.
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise SourceError(f"{name}: is a directory") from error
         return Kind.MEMORY if filesystem_of(fd) in MEMORY_FILESYSTEMS else Kind.BLOCKING
     return Kind.CACHED
 
