@@ -94,19 +94,16 @@ def hand_over(work_dir: str, pid: int, memory: Memory) -> None:
 
 
 def open_userfaultfd() -> int:
-    """Return a userfaultfd, with the fork event where we may have it."""
-    events = EVENT_REMAP | EVENT_REMOVE | EVENT_UNMAP
-    for features in (events | EVENT_FORK, events):
-        uffd: int = LIBC.syscall(SYS_USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK)
-        if uffd < 0:
-            raise OSError(ctypes.get_errno(), "userfaultfd: " + os.strerror(ctypes.get_errno()))
-        try:
-            fcntl.ioctl(uffd, UFFDIO_API, struct.pack("=3Q", UFFD_API, features, 0))
-        except PermissionError:
-            os.close(uffd)
-        else:
-            return uffd
-    raise PermissionError("userfaultfd: UFFDIO_API")
+    """Return a userfaultfd with all four events; the fork event needs CAP_SYS_PTRACE."""
+    features = EVENT_FORK | EVENT_REMAP | EVENT_REMOVE | EVENT_UNMAP
+    uffd: int = LIBC.syscall(SYS_USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK)
+    if uffd < 0:
+        raise OSError(ctypes.get_errno(), "userfaultfd: " + os.strerror(ctypes.get_errno()))
+    try:
+        fcntl.ioctl(uffd, UFFDIO_API, struct.pack("=3Q", UFFD_API, features, 0))
+    except PermissionError as error:
+        raise PermissionError(error.errno, "userfaultfd: UFFDIO_API: not permitted") from error
+    return uffd
 
 
 def serve(path: str, memory: Memory, answers: int) -> None:

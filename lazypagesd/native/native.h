@@ -95,8 +95,8 @@ struct lpd_counters {
  *
  * messages is what read(2) writes into.  Slots that hold no message are zero
  * before the read, so that a message is there as soon as the kernel has
- * handed it out, counted or not.  order lists those that are events, in the
- * order in which they take effect; it is complete before the first one does.
+ * handed it out, counted or not.  order begins with those that have taken
+ * effect, as many as commit says; what follows is worked out from messages.
  */
 struct lpd_state {
 	/* Written once, by lpd_state_init(), and covered by checksum. */

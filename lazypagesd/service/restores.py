@@ -117,15 +117,17 @@ class Restores:
 
     async def _end_unfinished(self, restore: Restore) -> None:
         log.warning("%s: ended before it was complete, and so it fails", restore.name)
-        restore.abandon()
-        await restore.wait_ended()
+        await self._outlast(restore)
 
     async def _end_failed(self, restore: Restore) -> None:
         self._failed = True
         if restore.released:
             # Its processes have gone on, and nobody is going to kill them.
             await restore.wait_ended()
-            return
+        else:
+            await self._outlast(restore)
+
+    async def _outlast(self, restore: Restore) -> None:
         # The connection is closed, which makes the restore tool kill what it has made; until then
         # nobody may see a zero, so their faults are answered still.
         restore.fail()
