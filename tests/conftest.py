@@ -10,6 +10,7 @@ import ctypes
 import fcntl
 import os
 import platform
+import struct
 import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -21,7 +22,11 @@ IN_CI = os.environ.get("LAZYPAGESD_CI") == "1"
 
 # asm/unistd_64.h and asm-generic/unistd.h
 USERFAULTFD_SYSCALLS = {"x86_64": 323, "aarch64": 282}
-USERFAULTFD_IOC_NEW = 0xAA00  # _IO(USERFAULTFD_IOC, 0x00) of linux/userfaultfd.h
+# linux/userfaultfd.h
+USERFAULTFD_IOC_NEW = 0xAA00  # _IO(USERFAULTFD_IOC, 0x00)
+UFFDIO_API = 0xC018AA3F
+UFFD_API = 0xAA
+ALL_EVENTS = 0x4E  # EVENT_FORK, EVENT_REMAP, EVENT_REMOVE, EVENT_UNMAP
 
 
 @pytest.hookimpl(wrapper=True)
@@ -78,8 +83,14 @@ def criu() -> Path:
 
 @pytest.fixture(scope="session")
 def userfaultfd_allowed() -> None:
-    """Skip, with the exact reason, where no userfaultfd can be opened."""
-    os.close(_open_userfaultfd())
+    """Skip, with the exact reason, where no userfaultfd with all events can be had."""
+    fd = _open_userfaultfd()
+    try:
+        fcntl.ioctl(fd, UFFDIO_API, struct.pack("=3Q", UFFD_API, ALL_EVENTS, 0))
+    except OSError as error:
+        pytest.skip(f"UFFDIO_API: {error.strerror}: the fork event needs CAP_SYS_PTRACE")
+    finally:
+        os.close(fd)
 
 
 @pytest.fixture

@@ -81,6 +81,6 @@ def _explain(log: str) -> str | None:
     if "userfaultfd" not in log:
         return None
     return (
-        f"no userfaultfd for this user ({log.strip()}): run the demo as root, "
-        "or set sysctl vm.unprivileged_userfaultfd=1, or give access to /dev/userfaultfd"
+        f"no userfaultfd with a fork event for this user ({log.strip()}): run the demo as root, "
+        "or with CAP_SYS_PTRACE and either /dev/userfaultfd or vm.unprivileged_userfaultfd=1"
     )

@@ -146,6 +146,7 @@ def test_later_source_overrides_earlier(tmp_path: Path) -> None:
 
 
 @pytest.mark.criu
+@pytest.mark.root
 @pytest.mark.parametrize(
     "words", ["", "--no-default-config", "--config given.conf", "-o words", "--config none.conf"]
 )
