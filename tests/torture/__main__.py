@@ -1,0 +1,99 @@
+"""Torture the daemon for some rounds, and stop at the first finding."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tests.torture.rounds import Result, Settings, compile_torture, run_round
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
+    add = parser.add_argument
+    add("--seed", type=int, default=1, help="of the first round; each has one more (%(default)s)")
+    add("--rounds", type=int, default=10, help="how many (%(default)s); 0: until --total")
+    add("--total", type=float, default=3600, help="seconds for all rounds (%(default)s)")
+    add("--seconds", type=float, default=1.5, help="of a round (%(default)s)")
+    add("--threads", type=int, default=4, help="of a process, an arena each (%(default)s)")
+    add("--size", type=int, default=256, help="MiB of a process (%(default)s)")
+    add("--processes", type=int, default=1, help="restores at a time (%(default)s)")
+    add("--operations", default="", help="letters of operations.c; all by default")
+    add("--cold", action="store_true", help="begin with pages that are not in the page cache")
+    add("--vary", action="store_true", help="other threads, sizes and processes every round")
+    add("--ambiguous", action="store_true", help="also what event-order.md says cannot be known")
+    add("--untold-calls", action="store_true", help="also calls that send no event")
+    return parser.parse_args(arguments)
+
+
+def settings_of(options: argparse.Namespace, seed: int) -> Settings:
+    """Return what the round of *seed* is like."""
+    flags = "u" * options.untold_calls + "a" * options.ambiguous
+    settings = Settings(
+        seconds=options.seconds,
+        nr_threads=options.threads,
+        size_mib=options.size,
+        nr_processes=options.processes,
+        flags=flags or "-",
+        operations=options.operations,
+        cold=options.cold,
+    )
+    if not options.vary:
+        return settings
+    return replace(
+        settings,
+        nr_threads=(2, 4, 8, 3, 12)[seed % 5],
+        size_mib=(256, 64, 512)[seed % 3],
+        nr_processes=(1, 1, 2, 3)[seed // 3 % 4],
+        cold=seed % 7 == 0,
+    )
+
+
+def replay(options: argparse.Namespace, settings: Settings, seed: int) -> str:
+    """Return the command that runs the round of *seed* alone."""
+    words = [
+        f"python -m tests.torture --seed {seed} --rounds 1 --seconds {settings.seconds}",
+        f"--threads {settings.nr_threads} --size {settings.size_mib}",
+        f"--processes {settings.nr_processes}",
+    ]
+    words += [f"--operations '{settings.operations}'"] if settings.operations else []
+    words += ["--cold"] if settings.cold else []
+    words += ["--ambiguous"] if options.ambiguous else []
+    words += ["--untold-calls"] if options.untold_calls else []
+    return " ".join(words)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the rounds; return 1 if there was a finding."""
+    options = parse(arguments)
+    end = time.monotonic() + options.total
+    results: list[Result] = []
+    with tempfile.TemporaryDirectory(prefix="lazypagesd-torture-") as name:
+        program = compile_torture(Path(name))
+        seed = options.seed
+        while time.monotonic() < end and (not options.rounds or len(results) < options.rounds):
+            settings = settings_of(options, seed)
+            results.append(run_round(program, Path(name, "round"), seed, settings))
+            print(results[-1], flush=True)
+            if results[-1].finding:
+                print(results[-1].finding, "again:", replay(options, settings, seed), sep="\n")
+                break
+            seed += 1
+    print(
+        f"{len(results)} rounds: {sum(r.nr_operations for r in results)} operations,"
+        f" {sum(r.nr_forks for r in results)} forks,"
+        f" {sum(r.nr_checked for r in results)} pages checked,"
+        f" {sum(r.nr_faults for r in results)} faults,"
+        f" {sum(bool(r.finding) for r in results)} findings"
+    )
+    return 1 if results and results[-1].finding else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""One round: images, the daemon, and processes that hand themselves over to it."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from lazypagesd.images.mm import PAGE_SIZE
+from lazypagesd.images.writer import ImageEntry, ImageTask, anon_vma, write_images
+
+SOURCES = Path(__file__).parent
+PID = 77  # in the image, which knows nothing of the processes that run
+SPARE_S = 60.0  # for start and end; a process finds out itself when it hangs
+FAULTS = re.compile(r"([0-9]+) faults served")
+RESULT = re.compile(r"([0-9]+) operations, ([0-9]+) forks, ([0-9]+) pages checked")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a round is like, apart from its seed; *flags* and *operations* are main.c's."""
+
+    seconds: float = 1.5
+    nr_threads: int = 4
+    size_mib: int = 256
+    nr_processes: int = 1
+    flags: str = ""
+    operations: str = ""
+    cold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a round did; *finding* is empty if all was as it must be."""
+
+    seed: int
+    nr_operations: int = 0
+    nr_forks: int = 0
+    nr_checked: int = 0
+    nr_faults: int = 0
+    finding: str = ""
+
+    def __str__(self) -> str:
+        return (
+            f"seed {self.seed}: {self.nr_operations} operations, {self.nr_forks} forks,"
+            f" {self.nr_checked} pages checked, {self.nr_faults} faults:"
+            f" {'FINDING' if self.finding else 'right'}"
+        )
+
+
+def compile_torture(directory: Path) -> Path:
+    """Compile the process, into *directory*."""
+    program = directory / "torture"
+    command = ["cc", "-std=gnu17", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"]
+    sources = sorted(SOURCES.glob("*.c"))
+    subprocess.run([*command, "-o", program, *sources], check=True, timeout=60)
+    return program
+
+
+def run_round(program: Path, directory: Path, seed: int, settings: Settings) -> Result:
+    """Run one round in *directory*, which is emptied first."""
+    shutil.rmtree(directory, ignore_errors=True)
+    images, work = directory / "images", directory / "work"
+    write_round_images(program, images, seed, settings)
+    work.mkdir()
+    daemon = start_daemon(images, work, directory)
+    processes: list[subprocess.Popen[str]] = []
+    try:
+        for _ in range(settings.nr_processes):
+            processes.append(start_process(program, work, seed, settings))
+        for process in processes:
+            assert process.stdout is not None
+            process.stdout.readline()  # "connected"
+        outputs = [communicate(process, settings) for process in release(processes)]
+        code = daemon.wait(SPARE_S)
+    except subprocess.TimeoutExpired as error:
+        outputs, code = [f"{error}\n{stacks(daemon.pid)}"], 0
+    finally:
+        for child in [*processes, daemon]:
+            child.kill()
+            child.wait()
+    return judge(seed, processes, outputs, code, (directory / "daemon.out").read_text())
+
+
+def write_round_images(program: Path, images: Path, seed: int, settings: Settings) -> None:
+    """Write the checkpoint; the process itself says what its pages are."""
+    images.mkdir(parents=True)
+    pages = images / "pages-1.img"
+    sizes = [str(seed), str(settings.nr_threads), str(settings.size_mib)]
+    # Written aside, as write_images() writes pages, too: none.
+    aside = images / "pages.part"
+    listing = subprocess.run(
+        [program, "image", aside, *sizes], check=True, timeout=60, capture_output=True, text=True
+    ).stdout
+    entries = []
+    for line in listing.splitlines():
+        addr, nr_pages = line.split()
+        entries.append(ImageEntry(int(addr, 16), int(nr_pages)))
+    spacing = 0x1000000000  # of arenas: record.c
+    nr_pages_each = settings.size_mib * 2**20 // PAGE_SIZE // settings.nr_threads
+    vmas = [
+        anon_vma(0x100000000000 + i * spacing, nr_pages_each) for i in range(settings.nr_threads)
+    ]
+    write_images(images, [ImageTask(pid=PID, vmas=tuple(vmas), entries=tuple(entries))])
+    aside.rename(pages)
+    if settings.cold:
+        with pages.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def start_daemon(images: Path, work: Path, directory: Path) -> subprocess.Popen[str]:
+    """Start ``lazypagesd lazy-pages`` and return when it listens."""
+    read_fd, write_fd = os.pipe()
+    command = [sys.executable, "-m", "lazypagesd", "lazy-pages", "-v4", "-o", "daemon.log"]
+    try:
+        with (directory / "daemon.out").open("w") as output:
+            daemon = subprocess.Popen(
+                [*command, "-D", images, "-W", work, "--status-fd", str(write_fd)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=[write_fd],
+                text=True,
+            )
+        os.close(write_fd)
+        if not select.select([read_fd], [], [], SPARE_S)[0] or os.read(read_fd, 1) != b"\0":
+            daemon.kill()
+            raise AssertionError("daemon not ready: " + (directory / "daemon.out").read_text())
+    finally:
+        os.close(read_fd)
+    return daemon
+
+
+def start_process(
+    program: Path, work: Path, seed: int, settings: Settings
+) -> subprocess.Popen[str]:
+    """Start a process, which waits for a byte once it has connected."""
+    sizes = [str(seed), str(settings.nr_threads), str(settings.size_mib)]
+    how = [str(settings.seconds), settings.flags, settings.operations]
+    return subprocess.Popen(
+        [program, "run", work, str(PID), *sizes, *how],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def release(processes: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]]:
+    """Let all go on at once."""
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("!")
+        process.stdin.flush()
+    return processes
+
+
+def communicate(process: subprocess.Popen[str], settings: Settings) -> str:
+    """Return what the process printed until its end."""
+    output, _ = process.communicate(timeout=settings.seconds + SPARE_S)
+    return output
+
+
+def stacks(pid: int) -> str:
+    """Say where every thread of a process is in the kernel, as far as we may know."""
+    lines = []
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        for name in ("comm", "wchan", "syscall", "stack"):
+            try:
+                lines.append(f"{task}/{name}: {(task / name).read_text().strip()}")
+            except OSError as error:
+                lines.append(f"{task}/{name}: {error.strerror}")
+    return "\n".join(lines)
+
+
+def judge(
+    seed: int,
+    processes: list[subprocess.Popen[str]],
+    outputs: list[str],
+    daemon_code: int,
+    daemon_output: str,
+) -> Result:
+    """Turn exit codes and what was printed into a result."""
+    codes = [process.returncode for process in processes]
+    wrong = any(codes) or daemon_code or not all(map(RESULT.search, outputs))
+    done = [match for match in map(RESULT.search, outputs) if match]
+    # A restore of several sessions ends with their sum.
+    faults = re.findall(FAULTS, daemon_output)
+    finding = f"exit codes {codes}, daemon {daemon_code}\n" + "\n".join(outputs) + daemon_output
+    return Result(
+        seed,
+        *(sum(int(match[i]) for match in done) for i in (1, 2, 3)),
+        sum(map(int, faults)),
+        finding if wrong else "",
+    )
