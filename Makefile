@@ -2,13 +2,18 @@
 
 PYTHON = .venv/bin/python
 PYTEST_ARGS ?=
+# Of `make torture`: the first seed, rounds (0: as many as fit) and seconds.
+SEED ?= 1
+ROUNDS ?= 0
+SECONDS ?= 3600
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap test lint demo clean
+.PHONY: help bootstrap test lint torture demo clean
 
 help:
 	@echo 'make test    run every test; PYTEST_ARGS="-k word" runs some'
 	@echo 'make lint    check formatting, types and layers alone'
+	@echo 'make torture look for pages that are wrong, for SECONDS=3600, from SEED=1 on'
 	@echo 'make demo    show a restore that is served page by page'
 	@echo 'make clean   remove what the others made'
 
@@ -20,6 +25,9 @@ test: bootstrap
 
 lint: bootstrap
 	@$(PYTHON) -m pytest -q tests/test_style.py tests/test_layers.py $(PYTEST_ARGS)
+
+torture: bootstrap
+	@$(PYTHON) -m tests.torture --vary --seed $(SEED) --rounds $(ROUNDS) --total $(SECONDS)
 
 demo: bootstrap
 	@$(PYTHON) -m lazypagesd.demo

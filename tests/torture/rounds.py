@@ -188,14 +188,14 @@ def judge(
 ) -> Result:
     """Turn exit codes and what was printed into a result."""
     codes = [process.returncode for process in processes]
-    wrong = any(codes) or daemon_code or not all(map(RESULT.search, outputs))
     done = [match for match in map(RESULT.search, outputs) if match]
-    # A restore of several sessions ends with their sum.
-    faults = re.findall(FAULTS, daemon_output)
+    wrong = any(codes) or daemon_code or len(done) < len(processes)
     finding = f"exit codes {codes}, daemon {daemon_code}\n" + "\n".join(outputs) + daemon_output
     return Result(
         seed,
-        *(sum(int(match[i]) for match in done) for i in (1, 2, 3)),
-        sum(map(int, faults)),
-        finding if wrong else "",
+        nr_operations=sum(int(match[1]) for match in done),
+        nr_forks=sum(int(match[2]) for match in done),
+        nr_checked=sum(int(match[3]) for match in done),
+        nr_faults=sum(map(int, FAULTS.findall(daemon_output))),
+        finding=finding if wrong else "",
     )
