@@ -115,7 +115,7 @@ class Restore:
             return
         name = f"{parent.name}.{parent.nr_children + 1}"
         try:
-            state = parent.state.fork(name)
+            state = parent.state.fork(name, child_fd)
         except OSError as error:
             # Neither may go on without it: the child would read zeros.
             self._observer.fork_delayed(parent, error)

@@ -44,10 +44,15 @@ class State:
             )
         return state
 
-    def fork(self, name: str) -> State:
-        """Make the state of a process that forked from this one.  Its worker must be paused."""
+    def fork(self, name: str, child_fd: int) -> State:
+        """Make the state of the process behind *child_fd*, which forked from this one's.
+
+        The worker of this one must be paused.
+        """
         child = self._empty(name, self.pointer.nr_pages)
         lib.lpd_state_fork(child.pointer, self.pointer)
+        # A child that is at work already, or gone, has what is left: fills will tell.
+        lib.lpd_state_prune(child.pointer, child_fd)
         return child
 
     @classmethod

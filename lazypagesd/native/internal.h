@@ -167,10 +167,11 @@ struct lpd_message lpd_session_message(const struct lpd_session *session,
 				       unsigned int i);
 
 /*
- * Leave out the events of a round that say nothing new; returns how many.
- * The round has all events of what they belong to: see lpd_uffd_probe().
+ * Put the events of a round that come early or late where they belong, and
+ * leave out those that say nothing new; returns how many.  The round has all
+ * events of what they belong to: see lpd_uffd_probe().
  */
-unsigned int lpd_order_drop_echoes(struct lpd_session *session);
+unsigned int lpd_order_arrange(struct lpd_session *session);
 
 /*
  * Bring to place `first` of state->order the event that took place next; the

@@ -184,6 +184,13 @@ uint64_t lpd_state_remap(struct lpd_state *state, uint64_t from, uint64_t to,
 			 uint64_t len, unsigned int cursor);
 
 /*
+ * Unmap the missing pages that are not registered with fd.  What a fork has
+ * left behind (MADV_DONTFORK) is to be forgotten before something else grows
+ * there.  0, or -EAGAIN once the child changes its mappings itself, -ESRCH.
+ */
+int lpd_state_prune(struct lpd_state *state, int fd);
+
+/*
  * The first run of clear bits at or after addr: at most max_pages, all in one
  * region.  Returns its length in pages, 0 if there is none.
  */
@@ -214,10 +221,10 @@ int lpd_uffd_wake(int fd, uint64_t addr, uint64_t len);
 int lpd_uffd_probe(int fd);
 
 /*
- * Is the page at addr within a registered mapping?  1, 0, or -EAGAIN or
+ * Is [addr, addr + len) within one registered mapping?  1, 0, or -EAGAIN or
  * -ESRCH as above.  Changes nothing.
  */
-int lpd_uffd_registered(int fd, uint64_t addr);
+int lpd_uffd_registered(int fd, uint64_t addr, uint64_t len);
 
 /* ------------------------------------------------------------------------
  * Sources

@@ -244,3 +244,42 @@ uint32_t lpd_state_next_missing(const struct lpd_state *state, uint64_t addr,
 	}
 	return 0;
 }
+
+/* Is the range within one registered mapping?  For sure, if it is not. */
+static int is_whole(int fd, uint64_t start, uint64_t end)
+{
+	int rc = lpd_uffd_registered(fd, start, end - start);
+
+	/*
+	 * A move that begins between two looks of the kernel brings a "no"
+	 * for what is about to be elsewhere; the second time it would not.
+	 */
+	return rc ? rc : lpd_uffd_registered(fd, start, end - start);
+}
+
+int lpd_state_prune(struct lpd_state *state, int fd)
+{
+	uint64_t nr_regions, addr = 0;
+	const struct lpd_region *regions =
+		lpd_state_regions(state, &nr_regions);
+	uint64_t end =
+		nr_regions ? lpd_region_end(&regions[nr_regions - 1]) : 0;
+	uint64_t len = end;
+
+	while (lpd_state_next_missing(state, addr, 1, &addr)) {
+		int rc;
+
+		/* Mappings are few and large, and hold many regions each. */
+		len = lpd_min(2 * len, end - addr);
+		while (!(rc = is_whole(fd, addr, addr + len)) &&
+		       len > LPD_PAGE_SIZE)
+			len = lpd_max(len / 2 & ~(uint64_t)(LPD_PAGE_SIZE - 1),
+				      LPD_PAGE_SIZE);
+		if (rc < 0)
+			return rc;
+		if (!rc)
+			lpd_state_unmap(state, addr, addr + len);
+		addr += len;
+	}
+	return 0;
+}

@@ -253,7 +253,7 @@ static enum lpd_outcome gather(struct lpd_session *session)
 			return LPD_AGAIN;
 	}
 	LPD_COUNT(session->state->counters.events_unmap,
-		  lpd_order_drop_echoes(session));
+		  lpd_order_arrange(session));
 	return LPD_FILLED;
 }
 

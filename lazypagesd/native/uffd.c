@@ -67,14 +67,14 @@ int lpd_uffd_probe(int fd)
 	return 0;
 }
 
-int lpd_uffd_registered(int fd, uint64_t addr)
+int lpd_uffd_registered(int fd, uint64_t addr, uint64_t len)
 {
 	/*
 	 * There is no page cache behind anonymous memory to go on with
 	 * (EINVAL), but the mapping is looked up first (ENOENT).
 	 */
 	struct uffdio_continue cont = {
-		.range = {.start = addr, .len = LPD_PAGE_SIZE},
+		.range = {.start = addr, .len = len},
 	};
 
 	if (ioctl(fd, UFFDIO_CONTINUE, &cont) == 0)

@@ -75,7 +75,9 @@ def test_address_space_lives_as_long_as_its_process() -> None:
         toucher.kill()
         assert not is_alive(toucher.uffd)
         assert lib.lpd_uffd_probe(toucher.uffd) == -errno.ESRCH
-        assert lib.lpd_uffd_registered(toucher.uffd, toucher.arena) == -errno.ESRCH
+        assert (
+            lib.lpd_uffd_registered(toucher.uffd, toucher.arena, lib.LPD_PAGE_SIZE) == -errno.ESRCH
+        )
 
 
 def test_address_space_with_an_unread_event_is_changing() -> None:
@@ -87,7 +89,7 @@ def test_address_space_with_an_unread_event_is_changing() -> None:
         command = toucher.start("munmap", toucher.arena, PAGE)
         wait_readable(uffd, "the event")
         assert lib.lpd_uffd_probe(uffd) == -errno.EAGAIN
-        assert lib.lpd_uffd_registered(uffd, toucher.arena) == -errno.EAGAIN
+        assert lib.lpd_uffd_registered(uffd, toucher.arena, lib.LPD_PAGE_SIZE) == -errno.EAGAIN
         assert is_alive(uffd)
         os.read(uffd, 32)
         assert toucher.result(command) == 0
@@ -101,12 +103,20 @@ def test_registered_tells_what_is_from_what_is_not() -> None:
         assert uffd is not None
         assert lib.lpd_uffd_zeropage(uffd, toucher.arena, PAGE) == PAGE
         places = [toucher.arena, toucher.arena + PAGE, toucher.reserved]
-        assert [lib.lpd_uffd_registered(uffd, place) for place in places] == [1, 1, 0]
+        assert [lib.lpd_uffd_registered(uffd, place, lib.LPD_PAGE_SIZE) for place in places] == [
+            1,
+            1,
+            0,
+        ]
         command = toucher.start("munmap", toucher.arena + PAGE, PAGE)
         wait_readable(uffd, "the event")
         os.read(uffd, 32)
         assert toucher.result(command) == 0
-        assert [lib.lpd_uffd_registered(uffd, place) for place in places] == [1, 0, 0]
+        assert [lib.lpd_uffd_registered(uffd, place, lib.LPD_PAGE_SIZE) for place in places] == [
+            1,
+            0,
+            0,
+        ]
 
 
 def test_probes_fill_nothing() -> None:
@@ -114,7 +124,7 @@ def test_probes_fill_nothing() -> None:
     with Toucher(1) as toucher:
         uffd = toucher.uffd
         assert uffd is not None
-        assert lib.lpd_uffd_registered(uffd, toucher.arena) == 1
+        assert lib.lpd_uffd_registered(uffd, toucher.arena, lib.LPD_PAGE_SIZE) == 1
         assert lib.lpd_uffd_probe(uffd) == 0
         assert lib.lpd_uffd_zeropage(uffd, toucher.arena, PAGE) == PAGE
         assert lib.lpd_uffd_zeropage(uffd, toucher.arena, PAGE) == -errno.EEXIST
