@@ -121,11 +121,9 @@ static bool before_fork(const struct lpd_message *event, int child_fd)
 
 static bool after_fork(const struct lpd_message *event, int child_fd)
 {
-	uint64_t start, end;
-
-	if (!frees(event, &start, &end) || is_registered(child_fd, start) != 1)
-		return false;
-	return event->kind == LPD_MESSAGE_UNMAP ||
+	/* Where something was unmapped, something else may have grown. */
+	return event->kind == LPD_MESSAGE_REMAP &&
+	       is_registered(child_fd, event->remap.from) == 1 &&
 	       is_registered(child_fd, event->remap.to) == 0;
 }
 

@@ -12,6 +12,8 @@ from tests.engine.bed import Bed, at, check, check_zero
 
 pytestmark = pytest.mark.uffd
 
+MADV_DONTFORK = 10  # asm-generic/mman-common.h
+
 
 async def test_child_gets_what_the_parent_has_not_got(bed: Bed) -> None:
     """Both read right pages, whether they were filled before the fork or by nobody yet."""
@@ -52,6 +54,17 @@ async def test_what_either_writes_is_its_own(bed: Bed) -> None:
     await check(victim, image, 2)
     await check(child, image, 3, 13)
     await check(victim, image, 3, 13)
+
+
+async def test_what_the_child_was_not_given_is_not_filled_in(bed: Bed) -> None:
+    """Where the parent's memory was kept from the child, what the child has grown is zero."""
+    victim, image = bed.serve([(0, 64)], [(0, 64)])
+    await victim.do("madvise", at(32), 32 * PAGE_SIZE, MADV_DONTFORK)
+    child = await victim.fork()
+    assert await child.do("mremap", at(0), 32 * PAGE_SIZE, 64 * PAGE_SIZE, 0, 0) == at(0)
+    await check_zero(child, 32, 32)
+    await check(child, image, 0, 32)
+    await check(victim, image, 0, 64)
 
 
 async def test_what_either_gives_up_is_its_own(bed: Bed) -> None:

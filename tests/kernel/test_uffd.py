@@ -75,9 +75,7 @@ def test_address_space_lives_as_long_as_its_process() -> None:
         toucher.kill()
         assert not is_alive(toucher.uffd)
         assert lib.lpd_uffd_probe(toucher.uffd) == -errno.ESRCH
-        assert (
-            lib.lpd_uffd_registered(toucher.uffd, toucher.arena, lib.LPD_PAGE_SIZE) == -errno.ESRCH
-        )
+        assert lib.lpd_uffd_registered(toucher.uffd, toucher.arena, PAGE) == -errno.ESRCH
 
 
 def test_address_space_with_an_unread_event_is_changing() -> None:
@@ -89,7 +87,7 @@ def test_address_space_with_an_unread_event_is_changing() -> None:
         command = toucher.start("munmap", toucher.arena, PAGE)
         wait_readable(uffd, "the event")
         assert lib.lpd_uffd_probe(uffd) == -errno.EAGAIN
-        assert lib.lpd_uffd_registered(uffd, toucher.arena, lib.LPD_PAGE_SIZE) == -errno.EAGAIN
+        assert lib.lpd_uffd_registered(uffd, toucher.arena, PAGE) == -errno.EAGAIN
         assert is_alive(uffd)
         os.read(uffd, 32)
         assert toucher.result(command) == 0
@@ -103,7 +101,7 @@ def test_registered_tells_what_is_from_what_is_not() -> None:
         assert uffd is not None
         assert lib.lpd_uffd_zeropage(uffd, toucher.arena, PAGE) == PAGE
         places = [toucher.arena, toucher.arena + PAGE, toucher.reserved]
-        assert [lib.lpd_uffd_registered(uffd, place, lib.LPD_PAGE_SIZE) for place in places] == [
+        assert [lib.lpd_uffd_registered(uffd, place, PAGE) for place in places] == [
             1,
             1,
             0,
@@ -112,7 +110,7 @@ def test_registered_tells_what_is_from_what_is_not() -> None:
         wait_readable(uffd, "the event")
         os.read(uffd, 32)
         assert toucher.result(command) == 0
-        assert [lib.lpd_uffd_registered(uffd, place, lib.LPD_PAGE_SIZE) for place in places] == [
+        assert [lib.lpd_uffd_registered(uffd, place, PAGE) for place in places] == [
             1,
             0,
             0,
@@ -124,7 +122,7 @@ def test_probes_fill_nothing() -> None:
     with Toucher(1) as toucher:
         uffd = toucher.uffd
         assert uffd is not None
-        assert lib.lpd_uffd_registered(uffd, toucher.arena, lib.LPD_PAGE_SIZE) == 1
+        assert lib.lpd_uffd_registered(uffd, toucher.arena, PAGE) == 1
         assert lib.lpd_uffd_probe(uffd) == 0
         assert lib.lpd_uffd_zeropage(uffd, toucher.arena, PAGE) == PAGE
         assert lib.lpd_uffd_zeropage(uffd, toucher.arena, PAGE) == -errno.EEXIST

@@ -177,6 +177,19 @@ def test_unmapping_of_part_of_a_moved_range_is_no_echo(worker: Worker) -> None:
         assert fed.bits == [1, 0]
 
 
+def test_tail_that_a_move_cut_off_is_unmapped_with_it(worker: Worker) -> None:
+    """What a shrinking move has unmapped first and tells last does not drop what came after."""
+    in_x, in_z = IN_X._replace(nr_pages=1), Region(Z, 1, PAGE, 1)
+    messages = [
+        message(REMAP, X, Y, PAGE),
+        message(REMAP, Z, X + PAGE, PAGE),
+        message(UNMAP, X + PAGE, X + SIZE),
+    ]
+    with served(worker, [in_x, in_z], *messages) as fed:
+        assert fed.regions() == [moved(in_z, X + PAGE), moved(in_x, Y)]
+        assert fed.bits == [0, 0]
+
+
 def test_removal_keeps_its_place_in_the_order(worker: Worker) -> None:
     """Pages that are emptied after they were moved are emptied where they are then."""
     messages = [message(REMAP, X, Y, SIZE), message(REMOVE, Y, Y + PAGE)]
@@ -233,10 +246,10 @@ FORK_FIRST = [False, True]
 
 @pytest.mark.uffd
 @pytest.mark.parametrize("fork_first", FORK_FIRST)
-def test_unmapping_waits_for_a_fork_whose_child_has_the_place(
+def test_unmapping_of_a_place_that_the_child_has_keeps_its_order(
     worker: Worker, child: Child, userfaultfd: int, fork_first: bool
 ) -> None:
-    """What the child still has was unmapped after the fork, in whatever order that is read."""
+    """What the child has where something was unmapped can have grown there before the fork."""
     child.register()
     messages = [
         message(FORK, userfaultfd),
@@ -246,9 +259,24 @@ def test_unmapping_waits_for_a_fork_whose_child_has_the_place(
     with Fed(worker, [region], messages[:: 1 if fork_first else -1]) as fed:
         fed.wait_for_fork()
         assert fed.session.pointer.child_fd == userfaultfd
-        assert fed.bits == [0, 0]
+        assert fed.bits == ([0, 0] if fork_first else [1, 1])
         fed.finish()
         assert fed.bits == [1, 1]
+
+
+@pytest.mark.uffd
+def test_move_waits_for_a_fork_whose_child_has_not_seen_it(
+    worker: Worker, child: Child, userfaultfd: int
+) -> None:
+    """What the child has where it was, and not where it went, was moved after the fork."""
+    child.register()
+    messages = [message(REMAP, child.place, BASE, SIZE), message(FORK, userfaultfd)]
+    region = Region(child.place, 2, 0, 0)
+    with Fed(worker, [region], messages) as fed:
+        fed.wait_for_fork()
+        assert fed.regions() == [region]
+        fed.finish()
+        assert fed.regions() == [moved(region, BASE)]
 
 
 @pytest.mark.uffd
@@ -267,6 +295,28 @@ def test_fork_waits_for_an_unmapping_if_the_child_has_not_got_the_place(
         assert fed.bits == [1, 1]
         fed.finish()
         assert fed.bits == [1, 1]
+
+
+@pytest.mark.uffd
+def test_fork_changes_no_places_but_its_own(
+    worker: Worker, child: Child, userfaultfd: int
+) -> None:
+    """A place that the child has, for it was taken again, does not put off who left it first."""
+    child.register()
+    far = BASE + 32 * PAGE
+    in_x = IN_X._replace(start=child.place, first_bit=2)
+    in_z = Region(BASE, 2, SIZE, 0)
+    messages = [
+        message(REMAP, child.place, BASE + 8 * PAGE, SIZE),
+        message(REMAP, BASE, child.place, SIZE),
+        message(REMAP, BASE + 8 * PAGE, far, SIZE),
+        message(FORK, userfaultfd),
+    ]
+    with Fed(worker, sorted([in_z, in_x]), messages) as fed:
+        fed.wait_for_fork()
+        assert fed.regions() == sorted([moved(in_x, far), moved(in_z, child.place)])
+        assert fed.bits == [0, 0, 0, 0]
+        fed.finish()
 
 
 @pytest.mark.uffd
