@@ -59,18 +59,15 @@ uint64_t image_key(unsigned int arena, size_t page)
 
 char *arena_start(unsigned int arena)
 {
-	/* An address from nowhere is what this is about. */
 	return (char *)(FIRST_ARENA + arena * ARENA_SPACING);
 }
 
 void arena_init(struct arena *arena)
 {
-	pthread_mutexattr_t attr;
 	struct range *range = add_range(arena, arena_start(arena->number),
 					options.nr_pages, true);
 
-	pthread_mutexattr_init(&attr);
-	pthread_mutex_init(&arena->lock, &attr);
+	pthread_mutex_init(&arena->lock, NULL);
 	arena->random = mix(options.seed * MAX_ARENAS + arena->number + 1);
 	for (size_t i = 0; i < range->nr; i++) {
 		range->pages[i].key = image_key(arena->number, i);

@@ -142,7 +142,8 @@ void note(struct arena *arena, const struct range *range, size_t page,
 
 /*
  * Make pages [page, page + nr) a range of their own, and return it; NULL if
- * there is no room.  Other pointers into the ranges stay good.
+ * there is no room.  What is left of the range are ranges at the end of the
+ * list.
  */
 struct range *isolate(struct arena *arena, struct range *range, size_t page,
 		      size_t nr);
@@ -166,10 +167,43 @@ void must(struct arena *arena, bool happened, const char *what);
 
 /* Do one random operation on an arena. */
 void operate(struct arena *arena);
+const char *operation_name(unsigned int what);
+
+/* ---- mappings.c ---- */
+
+struct range *choose_range(struct arena *arena);
+/* Of a piece, in pages: mostly few. */
+size_t choose_length(struct arena *arena);
 /* Make every page of an arena readable. */
 void unprotect_all(struct arena *arena);
-const char *operation_name(unsigned int what);
-struct range *choose_range(struct arena *arena);
+void unmap_range(struct arena *arena, struct range *range);
+void map_new(struct arena *arena);
+void unmap(struct arena *arena);
+void move_to_new(struct arena *arena);
+void move_to_own(struct arena *arena);
+void grow(struct arena *arena);
+void shrink(struct arena *arena);
+void move_and_stay(struct arena *arena);
+void drop(struct arena *arena);
+void free_lazily(struct arena *arena);
+void keep_from_children(struct arena *arena);
+void advise(struct arena *arena);
+void lock_for_a_while(struct arena *arena);
+void protect(struct arena *arena);
+void protect_page(struct arena *arena);
+void call_untold(struct arena *arena);
+
+/* ---- content.c ---- */
+
+char *page_addr(const struct range *range, size_t page);
+/* Choose a page; false if it has one of the forbidden flags. */
+bool has_page(struct arena *arena, uint32_t forbidden, struct range **ret_range,
+	      size_t *ret_page);
+void look(struct arena *arena);
+void rewrite(struct arena *arena);
+void read_from_file(struct arena *arena);
+void write_to_file(struct arena *arena);
+void write_to_pipe(struct arena *arena);
 
 /* ---- processes.c: each with the arena's lock not held ---- */
 

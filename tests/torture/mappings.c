@@ -1,0 +1,397 @@
+/*
+ * mappings.c: what a thread does to the mappings of its arena.
+ *
+ * The kernel chooses most addresses, so threads are given places that others
+ * have just left.
+ */
+#include "torture.h"
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ  22
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#define MADV_GUARD_REMOVE  103
+#endif
+
+#define READ_WRITE (PROT_READ | PROT_WRITE)
+
+/*
+ * The daemon knows which places are taken only by pages of the image.  When
+ * other registered memory makes room, and another thread moves pages there
+ * before that has been told, the order of the two cannot be known
+ * (docs/explanation/event-order.md, "What remains").  So those who free such
+ * memory hold this for writing, and those who move any for reading.
+ */
+static pthread_rwlock_t places = PTHREAD_RWLOCK_INITIALIZER;
+
+static bool is_ambiguous(const struct range *range)
+{
+	return range->registered && any_flag(range, PAGE_UNTOLD);
+}
+
+/* Before a range, and if not NULL another, is moved or made free. */
+static void begin_to_free(const struct range *range, const struct range *other)
+{
+	if (options.ambiguous)
+		return;
+	if (is_ambiguous(range) || (other && is_ambiguous(other)))
+		pthread_rwlock_wrlock(&places);
+	else
+		pthread_rwlock_rdlock(&places);
+}
+
+static void end_freeing(void)
+{
+	if (!options.ambiguous)
+		pthread_rwlock_unlock(&places);
+}
+
+struct range *choose_range(struct arena *arena)
+{
+	return &arena->ranges[choose(arena, arena->nr_ranges)];
+}
+
+size_t choose_length(struct arena *arena)
+{
+	static const size_t longest[] = {1, 4, 16, 64, 512};
+
+	return 1 + choose(arena, longest[choose(arena, 5)]);
+}
+
+/* A piece of a random range, made a range of its own. */
+static struct range *choose_piece(struct arena *arena)
+{
+	struct range *range = choose_range(arena);
+	size_t nr = choose_length(arena);
+
+	/* Page by page takes long. */
+	if (range->split && nr > 16)
+		nr = 1 + nr % 16;
+	if (nr > range->nr)
+		nr = range->nr;
+	return isolate(arena, range, choose(arena, range->nr - nr + 1), nr);
+}
+
+static void set_zero(struct range *range, uint32_t extra_flags)
+{
+	for (size_t i = 0; i < range->nr; i++) {
+		range->pages[i].key = 0;
+		range->pages[i].flags &= ~PAGE_FREED;
+		range->pages[i].flags |= extra_flags;
+	}
+}
+
+/* ---- mappings ---- */
+
+void map_new(struct arena *arena)
+{
+	size_t nr = choose_length(arena);
+	/* Sometimes where somebody was lately, if that is free. */
+	char *hint = NULL;
+
+	if (choose(arena, 2) && arena->nr_steps)
+		hint = arena->steps[choose(arena, arena->nr_steps < NR_STEPS
+							  ? arena->nr_steps
+							  : NR_STEPS)]
+			       .addr;
+	char *addr = mmap(hint, nr * PAGE_SIZE, READ_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	must(arena, addr != MAP_FAILED, "mmap");
+	struct range *range = add_range(arena, addr, nr, false);
+	note(arena, range, 0, nr, NULL);
+}
+
+void unmap_range(struct arena *arena, struct range *range)
+{
+	note(arena, range, 0, range->nr, NULL);
+	begin_to_free(range, NULL);
+	must(arena, munmap(range->addr, range->nr * PAGE_SIZE) == 0, "munmap");
+	end_freeing();
+	remove_range(arena, range);
+}
+
+void unmap(struct arena *arena)
+{
+	struct range *range = choose_piece(arena);
+
+	if (range && arena->nr_ranges > 4)
+		unmap_range(arena, range);
+}
+
+/* Move a range to where it takes the place of other memory of ours. */
+static void move_over(struct arena *arena, struct range *range, char *to,
+		      const struct range *replaced)
+{
+	size_t step = range->split ? 1 : range->nr;
+
+	note(arena, range, 0, range->nr, to);
+	begin_to_free(range, replaced);
+	for (size_t i = 0; i < range->nr; i += step)
+		must(arena,
+		     mremap(page_addr(range, i), step * PAGE_SIZE,
+			    step * PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED,
+			    to + i * PAGE_SIZE) == to + i * PAGE_SIZE,
+		     "mremap");
+	end_freeing();
+	range->addr = to;
+}
+
+void move_to_new(struct arena *arena)
+{
+	struct range *range = choose_piece(arena);
+
+	if (!range)
+		return;
+	char *to = mmap(NULL, range->nr * PAGE_SIZE, PROT_NONE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	must(arena, to != MAP_FAILED, "mmap of a destination");
+	move_over(arena, range, to, NULL);
+}
+
+/* Registered memory that makes room in the call itself: UNMAP, then REMAP. */
+void move_to_own(struct arena *arena)
+{
+	struct range *range = choose_piece(arena);
+
+	if (!range || arena->nr_ranges < 2)
+		return;
+	struct range *target = choose_range(arena);
+	if (target == range || target->nr < range->nr)
+		return;
+	target = isolate(arena, target,
+			 choose(arena, target->nr - range->nr + 1), range->nr);
+	if (!target)
+		return;
+	move_over(arena, range, target->addr, target);
+	remove_range(arena, target);
+}
+
+/* One page more or many; in place or to where the kernel likes. */
+void grow(struct arena *arena)
+{
+	struct range *range = choose_piece(arena);
+	size_t more = choose_length(arena);
+
+	if (!range || range->split)
+		return;
+	note(arena, range, 0, range->nr, NULL);
+	begin_to_free(range, NULL);
+	char *addr = mremap(range->addr, range->nr * PAGE_SIZE,
+			    (range->nr + more) * PAGE_SIZE, MREMAP_MAYMOVE);
+	end_freeing();
+	must(arena, addr != MAP_FAILED, "mremap to grow");
+
+	/* Its flags are those of the mapping, and so of the last page. */
+	uint32_t flags =
+		range->pages[range->nr - 1].flags & ~(PAGE_FREED | PAGE_UNTOLD);
+	struct page *pages = calloc(range->nr + more, sizeof(*pages));
+	must(arena, pages, "calloc");
+	memcpy(pages, range->pages, range->nr * sizeof(*pages));
+	for (size_t i = range->nr; i < range->nr + more; i++)
+		pages[i].flags = flags | PAGE_UNTOLD;
+	range->pages = pages;
+	range->addr = addr;
+	range->nr += more;
+}
+
+void shrink(struct arena *arena)
+{
+	struct range *range = choose_piece(arena);
+
+	if (!range || range->split || range->nr < 2)
+		return;
+	size_t nr_left = 1 + choose(arena, range->nr - 1);
+	bool moves = choose(arena, 2);
+	char *to = range->addr;
+	int flags = 0;
+
+	if (moves) {
+		flags = MREMAP_MAYMOVE | MREMAP_FIXED;
+		to = mmap(NULL, nr_left * PAGE_SIZE, PROT_NONE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		must(arena, to != MAP_FAILED, "mmap of a destination");
+	}
+	note(arena, range, 0, range->nr, to);
+	begin_to_free(range, NULL);
+	must(arena,
+	     mremap(range->addr, range->nr * PAGE_SIZE, nr_left * PAGE_SIZE,
+		    flags, to) == to,
+	     "mremap to shrink");
+	end_freeing();
+	range->addr = to;
+	range->nr = nr_left;
+}
+
+void move_and_stay(struct arena *arena)
+{
+	struct range *range = choose_piece(arena);
+
+	if (!range || range->split || arena->nr_ranges == MAX_RANGES)
+		return;
+	note(arena, range, 0, range->nr, NULL);
+	begin_to_free(range, NULL);
+	char *to = mremap(range->addr, range->nr * PAGE_SIZE,
+			  range->nr * PAGE_SIZE,
+			  MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
+	end_freeing();
+	must(arena, to != MAP_FAILED, "mremap with MREMAP_DONTUNMAP");
+	struct range *left =
+		add_range(arena, range->addr, range->nr, range->registered);
+	memcpy(left->pages, range->pages, range->nr * sizeof(*left->pages));
+	set_zero(left, PAGE_UNTOLD);
+	range->addr = to;
+}
+
+/* ---- advice and protection ---- */
+
+void drop(struct arena *arena)
+{
+	struct range *range = choose_piece(arena);
+
+	if (!range)
+		return;
+	note(arena, range, 0, range->nr, NULL);
+	must(arena,
+	     madvise(range->addr, range->nr * PAGE_SIZE, MADV_DONTNEED) == 0,
+	     "MADV_DONTNEED");
+	set_zero(range, 0);
+}
+
+void free_lazily(struct arena *arena)
+{
+	struct range *range = choose_piece(arena);
+
+	if (!range)
+		return;
+	note(arena, range, 0, range->nr, NULL);
+	must(arena, madvise(range->addr, range->nr * PAGE_SIZE, MADV_FREE) == 0,
+	     "MADV_FREE");
+	for (size_t i = 0; i < range->nr; i++)
+		if (range->pages[i].key)
+			range->pages[i].flags |= PAGE_FREED;
+}
+
+static void change_flag(struct range *range, uint32_t flag, bool set)
+{
+	for (size_t i = 0; i < range->nr; i++) {
+		range->pages[i].flags &= ~flag;
+		if (set)
+			range->pages[i].flags |= flag;
+	}
+}
+
+void keep_from_children(struct arena *arena)
+{
+	struct range *range = choose_piece(arena);
+
+	if (!range)
+		return;
+	/* Seldom, or children get little. */
+	bool keep = choose(arena, 4) == 0;
+
+	note(arena, range, 0, range->nr, NULL);
+	must(arena,
+	     madvise(range->addr, range->nr * PAGE_SIZE,
+		     keep ? MADV_DONTFORK : MADV_DOFORK) == 0,
+	     "MADV_DONTFORK");
+	change_flag(range, PAGE_DONTFORK, keep);
+}
+
+/* What the kernel may or may not do, and changes no content. */
+void advise(struct arena *arena)
+{
+	static const int advices[] = {
+		MADV_HUGEPAGE,       MADV_NOHUGEPAGE, MADV_POPULATE_READ,
+		MADV_POPULATE_WRITE, MADV_COLLAPSE,   MADV_COLD,
+		MADV_SEQUENTIAL,     MADV_NORMAL,     MADV_DONTDUMP,
+	};
+	struct range *range = choose_piece(arena);
+
+	if (!range)
+		return;
+	note(arena, range, 0, range->nr, NULL);
+	(void)!madvise(range->addr, range->nr * PAGE_SIZE,
+		       advices[choose(arena, 9)]);
+}
+
+void lock_for_a_while(struct arena *arena)
+{
+	struct range *range = choose_piece(arena);
+
+	if (!range || range->nr > 64)
+		return;
+	note(arena, range, 0, range->nr, NULL);
+	/* Not more than the limit, nor where there is no access. */
+	(void)!mlock2(range->addr, range->nr * PAGE_SIZE,
+		      choose(arena, 2) ? MLOCK_ONFAULT : 0);
+	for (size_t i = 0; i < range->nr; i += 4)
+		check_page(arena, range, i);
+	must(arena, munlock(range->addr, range->nr * PAGE_SIZE) == 0,
+	     "munlock");
+}
+
+static void set_protection(struct arena *arena, struct range *range, int prot)
+{
+	must(arena, mprotect(range->addr, range->nr * PAGE_SIZE, prot) == 0,
+	     "mprotect");
+	change_flag(range, PAGE_NONE, prot == PROT_NONE);
+	change_flag(range, PAGE_READONLY, prot == PROT_READ);
+}
+
+void protect(struct arena *arena)
+{
+	static const int prots[] = {PROT_NONE, PROT_READ, READ_WRITE,
+				    READ_WRITE};
+	struct range *range = choose_piece(arena);
+
+	if (!range)
+		return;
+	note(arena, range, 0, range->nr, NULL);
+	set_protection(arena, range, prots[choose(arena, 4)]);
+}
+
+/* Splits a mapping and joins it again. */
+void protect_page(struct arena *arena)
+{
+	struct range *range;
+	size_t page;
+
+	if (!has_page(arena, PAGE_NONE | PAGE_READONLY, &range, &page))
+		return;
+	char *addr = page_addr(range, page);
+	note(arena, range, page, 1, NULL);
+	must(arena, mprotect(addr, PAGE_SIZE, PROT_NONE) == 0, "mprotect");
+	must(arena, mprotect(addr, PAGE_SIZE, PROT_READ) == 0, "mprotect");
+	check_page(arena, range, page);
+	must(arena, mprotect(addr, PAGE_SIZE, READ_WRITE) == 0, "mprotect");
+	/* The kernel need not have joined it. */
+	range->split = range->nr > 1;
+}
+
+void unprotect_all(struct arena *arena)
+{
+	for (size_t i = 0; i < arena->nr_ranges; i++)
+		set_protection(arena, &arena->ranges[i], READ_WRITE);
+}
+
+/* See struct options. */
+void call_untold(struct arena *arena)
+{
+	struct range *range = choose_piece(arena);
+
+	if (!options.untold_calls || !range)
+		return;
+	note(arena, range, 0, range->nr, NULL);
+	if (madvise(range->addr, range->nr * PAGE_SIZE, MADV_GUARD_INSTALL) < 0)
+		return;
+	must(arena,
+	     madvise(range->addr, range->nr * PAGE_SIZE, MADV_GUARD_REMOVE) ==
+		     0,
+	     "MADV_GUARD_REMOVE");
+	set_zero(range, 0);
+}
