@@ -110,13 +110,19 @@ class Toucher:
         return bool(self._replies or select.select([self._socket], [], [], 0)[0])
 
     def nr_waiting_for_events(self) -> int:
-        """How many of its threads wait until their event is read: sleep so that only a kill ends
-        it, which a fault does not do."""
-        states = []
-        for task in Path(f"/proc/{self.pid}/task").iterdir():
-            with contextlib.suppress(OSError):
-                states.append((task / "stat").read_text().rpartition(")")[2].split()[0])
-        return states.count("D")
+        """How many of its threads wait until their event is read."""
+        return sum(map(waits_for_event, Path(f"/proc/{self.pid}/task").iterdir()))
+
+
+def waits_for_event(task: Path) -> bool:
+    """Whether a thread sleeps until its event is read, or is just about to go on from there."""
+    with contextlib.suppress(OSError):
+        place = (task / "wchan").read_text()
+        if place != "0":
+            return place.startswith("userfaultfd_event_wait")
+        # Not for us to know, or running: in a sleep that only a kill ends, which no fault is.
+        return (task / "stat").read_text().rpartition(")")[2].split()[0] == "D"
+    return False
 
 
 def open_userfaultfd() -> int:
