@@ -78,7 +78,7 @@ class State:
 
     def release(self) -> None:
         """Let the worker drain: the restore has finished."""
-        self.pointer.released = 1
+        lib.lpd_state_release(self.pointer)
 
     def close(self) -> None:
         """Unmap and close.  The pointer must not be used any more."""

@@ -146,6 +146,12 @@ int lpd_state_init(struct lpd_state *state, uint32_t protocol,
 void lpd_state_fork(struct lpd_state *child, const struct lpd_state *parent);
 
 /*
+ * The restore has finished: what is missing may be filled unasked.  Callable
+ * from any thread; tell the worker with LPD_REQUEST_DRAIN.
+ */
+void lpd_state_release(struct lpd_state *state);
+
+/*
  * Check a mapping of size bytes that somebody else left: 0, or -EPROTO (no
  * state, or another version), -EBADMSG (checksum or bounds broken).
  */

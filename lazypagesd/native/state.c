@@ -162,6 +162,12 @@ void lpd_state_fork(struct lpd_state *child, const struct lpd_state *parent)
 			     (struct lpd_commit){.nr_regions = nr_regions});
 }
 
+void lpd_state_release(struct lpd_state *state)
+{
+	/* What it allows is ordered by the request that follows it. */
+	__atomic_store_n(&state->released, 1, __ATOMIC_RELAXED);
+}
+
 int lpd_state_check(const struct lpd_state *state, uint64_t size)
 {
 	if (size < sizeof(*state) || state->magic != STATE_MAGIC ||
