@@ -309,8 +309,12 @@ static bool strike(void)
 
 static void *swing(void *arg)
 {
-	while (!hammer.stop && strike())
+	/* Once at least, however soon it is told to stop. */
+	do {
+		if (!strike())
+			break;
 		hammer.nr_blows++;
+	} while (!hammer.stop);
 	return arg;
 }
 
