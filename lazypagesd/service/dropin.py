@@ -38,19 +38,19 @@ def run(options: DropinOptions) -> int:
     os.chdir(options.work_dir)
     log_fd = open_log(options)
     raise_descriptor_limit()
-    with Checkpoint.open(images_fd) as checkpoint, contextlib.ExitStack() as stack:
+    with Checkpoint.open(images_fd) as checkpoint:
         log.info("%d processes, %d lazy pages", len(checkpoint.tasks), checkpoint.nr_pages)
         restores = Restores(checkpoint)
-        listener = stack.enter_context(listening())
-        if options.daemon:
-            daemonize(pidfile=options.pidfile)
-        report_ready(
-            action_scripts=options.action_scripts,
-            images_fd=images_fd,
-            status_fd=options.status_fd,
-            output_fd=log_fd,
-        )
-        code = asyncio.run(restores.serve(listener))
+        with listening() as listener:
+            if options.daemon:
+                daemonize(pidfile=options.pidfile)
+            report_ready(
+                action_scripts=options.action_scripts,
+                images_fd=images_fd,
+                status_fd=options.status_fd,
+                output_fd=log_fd,
+            )
+            code = asyncio.run(restores.serve(listener))
     restores.report(to_stdout=not options.daemon)
     return code
 
