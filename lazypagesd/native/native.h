@@ -418,7 +418,6 @@ struct lpd_worker {
 	struct lpd_session *inbox;
 	struct lpd_session *reports;
 	uint32_t stop;
-	uint64_t nr_rounds;
 
 	/* The worker's own. */
 	struct lpd_session *active; /* whose turn it is, in a ring */

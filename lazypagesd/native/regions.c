@@ -123,20 +123,9 @@ static bool intersect(const struct lpd_region *region, uint64_t start,
 	return true;
 }
 
-uint64_t lpd_state_mark(struct lpd_state *state, uint64_t start, uint64_t end)
-{
-	uint64_t nr_regions, cleared = 0;
-	const struct lpd_region *regions =
-		lpd_state_regions(state, &nr_regions);
-	struct lpd_region part;
-
-	for (uint64_t i = first_after(regions, nr_regions, start);
-	     i < nr_regions && intersect(&regions[i], start, end, &part); i++)
-		cleared += lpd_bits_set(state, part.first_bit, part.nr_pages);
-	return cleared;
-}
-
-uint64_t lpd_state_unmap(struct lpd_state *state, uint64_t start, uint64_t end)
+/* The image speaks no more for what is in [start, end), mapped or not. */
+static uint64_t give_up(struct lpd_state *state, uint64_t start, uint64_t end,
+			bool unmapped)
 {
 	uint64_t nr_regions, cleared = 0;
 	const struct lpd_region *regions =
@@ -146,9 +135,21 @@ uint64_t lpd_state_unmap(struct lpd_state *state, uint64_t start, uint64_t end)
 	for (uint64_t i = first_after(regions, nr_regions, start);
 	     i < nr_regions && intersect(&regions[i], start, end, &part); i++) {
 		cleared += lpd_bits_set(state, part.first_bit, part.nr_pages);
-		set_bits(unmapped_of(state), part.first_bit, part.nr_pages);
+		if (unmapped)
+			set_bits(unmapped_of(state), part.first_bit,
+				 part.nr_pages);
 	}
 	return cleared;
+}
+
+uint64_t lpd_state_mark(struct lpd_state *state, uint64_t start, uint64_t end)
+{
+	return give_up(state, start, end, false);
+}
+
+uint64_t lpd_state_unmap(struct lpd_state *state, uint64_t start, uint64_t end)
+{
+	return give_up(state, start, end, true);
 }
 
 int lpd_state_occupied(const struct lpd_state *state, uint64_t start,

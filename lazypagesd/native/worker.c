@@ -320,7 +320,6 @@ int lpd_worker_run(struct lpd_worker *worker)
 
 		if (n < 0 && errno != EINTR)
 			return -errno;
-		LPD_COUNT(worker->nr_rounds, 1);
 		for (int i = 0; i < n; i++) {
 			if (ready[i].data.ptr)
 				serve(worker, ready[i].data.ptr);
