@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = "lazypagesd"
-# From the top; errors.py and the package's own __init__.py, which all may import, are below.
+# From the top; errors.py, closing.py and the package's own __init__.py, which all may import, are
+# below.
 LAYERS = (
     "demo",
     "cli",
@@ -24,6 +25,7 @@ LAYERS = (
 HEIGHT = {name: len(LAYERS) - place for place, name in enumerate(LAYERS)} | {
     "__main__": len(LAYERS) + 1,
     "errors": 0,
+    "closing": 0,
     "": 0,
 }
 # client/ is what a restore tool imports: nothing of the daemon but the protocol's messages.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from types import MappingProxyType, TracebackType
-from typing import Self
+from types import MappingProxyType
 
+from lazypagesd.closing import Closing
 from lazypagesd.errors import ImageError
 from lazypagesd.images.directory import ImageDirectory, parents
 from lazypagesd.images.entries import Entries, load_entries
@@ -19,7 +19,7 @@ from lazypagesd.images.pages import PagesFile, open_pages
 from lazypagesd.images.pstree import Task, load_tasks
 
 
-class Checkpoint:
+class Checkpoint(Closing):
     """The processes of a checkpoint and the page map of each; owns the pages files.
 
     Made by `open`.  Immutable, and usable from any thread until it is closed.
@@ -58,17 +58,6 @@ class Checkpoint:
     def close(self) -> None:
         """Close the pages files; closing twice does nothing."""
         self._pages.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _Level:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from types import TracebackType
-from typing import Self
 
+from lazypagesd.closing import Closing
 from lazypagesd.errors import ImageError
 
 # A fifo must not make open() wait; on a regular file O_NONBLOCK does nothing.
@@ -16,7 +15,7 @@ PARENT = "parent"
 PARENTS_MAX = 256  # each costs a descriptor while it is loaded
 
 
-class ImageDirectory:
+class ImageDirectory(Closing):
     """Takes ownership of *fd*.
 
     *prefix* is what leads to it from the checkpoint: ``parent/`` for each step.
@@ -75,17 +74,6 @@ class ImageDirectory:
     def close(self) -> None:
         """Close the descriptor; nothing else can be called afterwards."""
         os.close(self.fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def parents(top: ImageDirectory) -> list[ImageDirectory]:

@@ -6,9 +6,9 @@ import enum
 import os
 import struct
 from collections.abc import Iterator
-from types import TracebackType
-from typing import NoReturn, Self
+from typing import NoReturn
 
+from lazypagesd.closing import Closing
 from lazypagesd.errors import ImageError
 from lazypagesd.images.directory import ImageDirectory
 
@@ -38,7 +38,7 @@ class Magic(enum.IntEnum):
     PAGEMAP = 0x56084025
 
 
-class ImageFile:
+class ImageFile(Closing):
     """An image file open for reading, up to *position*; the file must not change meanwhile.
 
     Raises ImageError if it is missing or empty, or as soon as it is not what it should be.
@@ -111,14 +111,3 @@ class ImageFile:
     def close(self) -> None:
         """Close the file."""
         os.close(self.fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -23,9 +23,8 @@ import struct
 import tempfile
 import threading
 from collections.abc import Iterable
-from types import TracebackType
-from typing import Self
 
+from lazypagesd.closing import Closing
 from lazypagesd.sources.file import FileSource, Kind
 
 MAP_FIXED = 0x10  # asm-generic/mman-common.h; not in Python's mmap
@@ -47,7 +46,7 @@ FUSE_BUFFER = 1 << 17
 FILE_MODE = stat.S_IFREG | 0o444
 
 
-class TestingSource:
+class TestingSource(Closing):
     """What the three have in common: *fd* is the source's, *offset* where its data begins."""
 
     __test__ = False  # pytest: this is no test
@@ -67,19 +66,6 @@ class TestingSource:
     def close(self) -> None:
         """Give up what it owns. Nobody may read it any more."""
         os.close(self.fd)
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close it."""
-        self.close()
 
 
 class Short(TestingSource):
