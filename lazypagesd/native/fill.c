@@ -25,6 +25,27 @@
 /* Between attempts that wait for something that does not tell. */
 #define LATER_NS 1000000
 
+static int64_t copy(struct lpd_session *session, uint64_t addr,
+		    const uint8_t *bytes, uint64_t len)
+{
+	int64_t rc;
+
+	do {
+		rc = lpd_uffd_copy(session->fd, addr, bytes, len);
+	} while (rc == -EAGAIN && lpd_session_insists(session));
+	return rc;
+}
+
+static int64_t zeropage(struct lpd_session *session, uint64_t addr)
+{
+	int64_t rc;
+
+	do {
+		rc = lpd_uffd_zeropage(session->fd, addr, LPD_PAGE_SIZE);
+	} while (rc == -EAGAIN && lpd_session_insists(session));
+	return rc;
+}
+
 static enum lpd_outcome refused(struct lpd_session *session,
 				struct lpd_trouble trouble, int64_t rc)
 {
@@ -90,7 +111,7 @@ static enum lpd_outcome fill_zero(struct lpd_session *session,
 				  struct lpd_pending fault)
 {
 	struct lpd_counters *counters = &session->state->counters;
-	int64_t rc = lpd_uffd_zeropage(session->fd, fault.addr, LPD_PAGE_SIZE);
+	int64_t rc = zeropage(session, fault.addr);
 
 	if (rc > 0) {
 		LPD_COUNT(counters->fills, 1);
@@ -108,12 +129,29 @@ static enum lpd_outcome fill_zero(struct lpd_session *session,
 		       rc);
 }
 
+/* COPY has filled the page of a fault, and perhaps some behind it. */
+static enum lpd_outcome filled(struct lpd_session *session, uint64_t bit,
+			       struct lpd_pending fault, int64_t len)
+{
+	struct lpd_counters *counters = &session->state->counters;
+	uint64_t nr_pages = len / LPD_PAGE_SIZE;
+
+	lpd_bits_set(session->state, bit, nr_pages);
+	LPD_COUNT(counters->fills, 1);
+	LPD_COUNT(counters->pages_fault, 1);
+	LPD_COUNT(counters->pages_neighbour, nr_pages - 1);
+	LPD_COUNT(counters->bytes, len);
+	count_latency(counters, fault.read_ns);
+	lpd_background_wish(session, fault.addr);
+	return LPD_FILLED;
+}
+
+/* The page of a fault, and up to max_pages from there that are missing. */
 static enum lpd_outcome fill_image(struct lpd_worker *worker,
 				   struct lpd_session *session,
 				   const struct lpd_region *region,
-				   struct lpd_pending fault)
+				   struct lpd_pending fault, uint32_t max_pages)
 {
-	struct lpd_counters *counters = &session->state->counters;
 	uint64_t skipped = fault.addr - region->start;
 	uint64_t bit = region->first_bit + skipped / LPD_PAGE_SIZE;
 	struct lpd_trouble trouble = {
@@ -123,26 +161,27 @@ static enum lpd_outcome fill_image(struct lpd_worker *worker,
 		.waiting = 1,
 	};
 	const uint8_t *bytes;
-	int64_t rc = lpd_source_read(worker, session, trouble.source,
-				     trouble.offset, LPD_PAGE_SIZE, &bytes);
+	uint64_t addr, len = LPD_PAGE_SIZE;
 
+	if (max_pages > 1)
+		len *= lpd_state_next_missing(session->state, fault.addr,
+					      max_pages, &addr);
+	int64_t rc = lpd_source_read(worker, session, trouble.source,
+				     trouble.offset, len, &bytes);
 	if (rc < 0)
 		return unreadable(session, trouble, rc);
-	rc = lpd_uffd_copy(session->fd, fault.addr, bytes, LPD_PAGE_SIZE);
+	len = lpd_min(rc, len);
+	rc = copy(session, fault.addr, bytes, len);
+	if (rc > 0)
+		return filled(session, bit, fault, rc);
 	switch (-rc) {
-	case -LPD_PAGE_SIZE:
-		lpd_bits_set(session->state, bit, 1);
-		LPD_COUNT(counters->fills, 1);
-		LPD_COUNT(counters->pages_fault, 1);
-		LPD_COUNT(counters->bytes, LPD_PAGE_SIZE);
-		count_latency(counters, fault.read_ns);
-		lpd_background_wish(session, fault.addr);
-		return LPD_FILLED;
 	case EEXIST:
 		lpd_bits_set(session->state, bit, 1);
-		LPD_COUNT(counters->pages_present, 1);
+		LPD_COUNT(session->state->counters.pages_present, 1);
 		return wake(session, fault.addr);
 	case ENOENT:
+		if (len > LPD_PAGE_SIZE)
+			return fill_image(worker, session, region, fault, 1);
 		/* It faults again, if it is still there to be faulted at. */
 		return wake(session, fault.addr);
 	default:
@@ -152,17 +191,21 @@ static enum lpd_outcome fill_image(struct lpd_worker *worker,
 
 enum lpd_outcome lpd_fill_fault(struct lpd_worker *worker,
 				struct lpd_session *session,
-				struct lpd_pending fault)
+				struct lpd_pending *fault, uint32_t max_pages)
 {
 	const struct lpd_region *region =
-		lpd_state_find(session->state, fault.addr);
+		lpd_state_find(session->state, fault->addr);
 
-	if (!region ||
-	    lpd_state_test(session->state,
-			   region->first_bit + (fault.addr - region->start) /
-						       LPD_PAGE_SIZE))
-		return fill_zero(session, fault);
-	return fill_image(worker, session, region, fault);
+	if (region &&
+	    !lpd_state_test(session->state,
+			    region->first_bit + (fault->addr - region->start) /
+							LPD_PAGE_SIZE)) {
+		fault->of_image = 1;
+		return fill_image(worker, session, region, *fault, max_pages);
+	}
+	/* Filled in the meantime, as a rule, so that a WAKE is enough. */
+	return fault->of_image ? wake(session, fault->addr)
+			       : fill_zero(session, *fault);
 }
 
 /* Is a page that got ENOENT not registered, rather than being moved? */
@@ -185,8 +228,7 @@ static enum lpd_outcome copy_run(struct lpd_session *session, uint64_t addr,
 
 	while (done < len) {
 		piece = lpd_min(piece, len - done);
-		int64_t rc = lpd_uffd_copy(session->fd, addr + done,
-					   bytes + done, piece);
+		int64_t rc = copy(session, addr + done, bytes + done, piece);
 		uint64_t nr_pages = 1;
 
 		switch (rc) {

@@ -127,10 +127,13 @@ void lpd_reads_collect(struct lpd_worker *worker);
 /* Free the reads that a session has been offered, used or not. */
 void lpd_reads_release(struct lpd_worker *worker, struct lpd_session *session);
 
-/* Fill one page that was faulted at; counts, and sets its bit. */
+/*
+ * Fill a page that was faulted at, with up to max_pages - 1 behind it if the
+ * image speaks for it; counts, and sets bits.
+ */
 enum lpd_outcome lpd_fill_fault(struct lpd_worker *worker,
 				struct lpd_session *session,
-				struct lpd_pending fault);
+				struct lpd_pending *fault, uint32_t max_pages);
 
 /*
  * Fill nr_pages missing pages at addr, all of one region, in as few calls as
@@ -168,16 +171,24 @@ struct lpd_message lpd_session_message(const struct lpd_session *session,
 
 /*
  * Put the events of a round that come early or late where they belong, and
- * leave out those that say nothing new; returns how many.  The round has all
- * events of what they belong to: see lpd_uffd_probe().
+ * leave out those that say nothing new.  The round has all events of what they
+ * belong to (see lpd_uffd_probe()), or false is returned: then read on, list
+ * the events anew, and ask again.
  */
-unsigned int lpd_order_arrange(struct lpd_session *session);
+bool lpd_order_arrange(struct lpd_session *session);
 
 /*
  * Bring to place `first` of state->order the event that took place next; the
  * state tells of all those before.
  */
 void lpd_order_next(struct lpd_session *session, unsigned int first);
+
+/*
+ * Is something that got EAGAIN to be tried again on the spot?  A thread that
+ * does nothing but change mappings lets others in only between two of its
+ * calls, for a microsecond; so be there when it comes, for a part of a turn.
+ */
+bool lpd_session_insists(struct lpd_session *session);
 
 /* Is it not yet time to try again? */
 bool lpd_session_too_early(struct lpd_session *session);

@@ -291,6 +291,7 @@ struct lpd_trouble {
 struct lpd_pending {
 	uint64_t addr;
 	uint64_t read_ns;
+	uint32_t of_image; /* the image spoke for it when it was tried last */
 };
 
 /*
@@ -331,6 +332,7 @@ struct lpd_session {
 	struct lpd_session *prev_active;
 	/* The round: messages in state->messages, and when they were read. */
 	uint32_t nr_messages;
+	uint32_t nr_listed;   /* of them, looked at for events */
 	uint32_t nr_events;   /* of them, in state->order */
 	uint32_t wants_quiet; /* see order.c */
 	uint32_t must_read;   /* before anything is tried again */
@@ -338,9 +340,10 @@ struct lpd_session {
 	/* Faults that could not be answered yet. */
 	uint32_t nr_pending;
 	uint32_t nr_hot;   /* of them, those that no reader will wake us for */
-	uint32_t nr_spins; /* attempts in a row that got EAGAIN */
+	uint32_t nr_spins; /* turns in a row: EAGAIN, and no message */
 	struct lpd_pending pending[LPD_MAX_PENDING];
-	uint64_t not_before_ns; /* of the next attempt, after ENOMEM */
+	uint64_t not_before_ns;   /* of the next attempt, after ENOMEM */
+	uint64_t insist_until_ns; /* on fills that get EAGAIN, this turn */
 	/* Background: neighbourhoods of faults, then drain. */
 	uint32_t nr_wishes;
 	uint32_t window_pages;           /* of a neighbourhood */

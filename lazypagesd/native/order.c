@@ -21,6 +21,8 @@
  * The mappings of a forked child, which has run no step yet, tell what came
  * before the fork and what after, where the order of reading is deceptive.
  */
+#include <errno.h>
+
 #include "internal.h"
 
 /* The range that an event makes free; false if it makes none. */
@@ -64,17 +66,18 @@ static unsigned int find_blocker(const struct lpd_session *session,
 				 unsigned int i, unsigned int first)
 {
 	struct lpd_message event = event_at(session, i);
+	uint64_t to = event.remap.to, to_end = to + event.remap.len;
 
-	for (unsigned int j = first;
-	     event.kind == LPD_MESSAGE_REMAP && j < session->nr_events; j++) {
+	if (event.kind != LPD_MESSAGE_REMAP ||
+	    !lpd_state_occupied(session->state, to, to_end))
+		return i;
+	for (unsigned int j = first; j < session->nr_events; j++) {
 		struct lpd_message other = event_at(session, j);
 		uint64_t start, end;
 
 		if (j != i && frees(&other, &start, &end) &&
-		    lpd_state_occupied(session->state,
-				       lpd_max(start, event.remap.to),
-				       lpd_min(end, event.remap.to +
-							    event.remap.len)))
+		    lpd_state_occupied(session->state, lpd_max(start, to),
+				       lpd_min(end, to_end)))
 			return j;
 	}
 	return i;
@@ -94,6 +97,24 @@ void lpd_order_next(struct lpd_session *session, unsigned int first)
 		next = blocker;
 	}
 	/* They wait for each other: as they were read, then. */
+}
+
+/* ---- arranging a round ---- */
+
+/* The events of a round while they are arranged. */
+struct round {
+	int fd;
+	unsigned int nr_events;
+	uint16_t *order;
+	/* By message: decoded, for there can be many looks at each, */
+	struct lpd_message messages[LPD_MAX_MESSAGES];
+	/* and the echo of a move; 0 if it has left its range mapped. */
+	uint16_t echoes[LPD_MAX_MESSAGES];
+};
+
+static const struct lpd_message *at(const struct round *round, unsigned int i)
+{
+	return &round->messages[round->order[i]];
 }
 
 /* ---- a fork among other events ---- */
@@ -127,92 +148,219 @@ static bool after_fork(const struct lpd_message *event, int child_fd)
 	       is_registered(child_fd, event->remap.to) == 0;
 }
 
-static void place_fork(struct lpd_session *session, unsigned int i)
+static void place_fork(struct round *round, unsigned int i)
 {
-	uint16_t *order = session->state->order;
-	int child_fd = event_at(session, i).child_fd;
+	int child_fd = at(round, i)->child_fd;
 
-	for (; i > 0; i--) {
-		struct lpd_message before = event_at(session, i - 1);
-
-		if (!after_fork(&before, child_fd))
-			break;
-		insert(order, i - 1, i);
-	}
-	for (; i + 1 < session->nr_events; i++) {
-		struct lpd_message after = event_at(session, i + 1);
-
-		if (!before_fork(&after, child_fd))
-			break;
-		insert(order, i, i + 1);
-	}
+	for (; i > 0 && after_fork(at(round, i - 1), child_fd); i--)
+		insert(round->order, i - 1, i);
+	for (; i + 1 < round->nr_events &&
+	       before_fork(at(round, i + 1), child_fd);
+	     i++)
+		insert(round->order, i, i + 1);
 }
 
 /* ---- events that come late ---- */
 
-/* What an UNMAP is to a REMAP that was read before it. */
-enum relation {
-	STRANGER,
-	ECHO, /* the range that the move has left */
-	TAIL, /* what a move that shrinks has cut off, before it moved */
-};
-
-static enum relation relation_to(const struct lpd_message *unmap,
-				 const struct lpd_message *remap)
+static bool is_unmap_from(const struct lpd_message *event, uint64_t start)
 {
-	if (unmap->kind != LPD_MESSAGE_UNMAP ||
-	    remap->kind != LPD_MESSAGE_REMAP)
-		return STRANGER;
-
-	uint64_t from = remap->remap.from, from_end = from + remap->remap.len;
-	if (unmap->range.start == from && unmap->range.end == from_end)
-		return ECHO;
-	return unmap->range.start == from_end ? TAIL : STRANGER;
+	return event->kind == LPD_MESSAGE_UNMAP && event->range.start == start;
 }
 
-/* The last REMAP among order[0 ... n) that the event belongs to, and how. */
-static enum relation find_remap(const struct lpd_session *session,
-				const struct lpd_message *event, unsigned int n,
-				const bool *echoed, unsigned int *ret_i)
+/*
+ * The last move among order[0 ... n) that has left what the UNMAP order[n]
+ * tells of, and has had no echo yet; or n.
+ */
+static unsigned int find_echoing(const struct round *round, unsigned int n)
 {
+	const struct lpd_message *event = at(round, n);
+
 	for (unsigned int i = n; i-- > 0;) {
-		struct lpd_message other = event_at(session, i);
-		enum relation relation = relation_to(event, &other);
+		const struct lpd_message *move = at(round, i);
 
-		if (relation == STRANGER ||
-		    (relation == ECHO && echoed[session->state->order[i]]))
-			continue;
-		*ret_i = i;
-		return relation;
+		if (move->kind == LPD_MESSAGE_REMAP &&
+		    is_unmap_from(event, move->remap.from) &&
+		    event->range.end == move->remap.from + move->remap.len &&
+		    !round->echoes[round->order[i]])
+			return i;
 	}
-	return STRANGER;
+	return n;
 }
 
-unsigned int lpd_order_arrange(struct lpd_session *session)
+/* Leave out the echoes, which say nothing new, and note whose they are. */
+static void drop_echoes(struct round *round)
 {
-	bool echoed[LPD_MAX_MESSAGES] = {false};
-	uint16_t *order = session->state->order;
-	unsigned int nr_events = session->nr_events, nr_kept = 0;
+	uint16_t *order = round->order;
+	unsigned int nr_events = round->nr_events, nr_kept = 0;
 
-	for (unsigned int i = 0, j; i < nr_events; i++) {
-		struct lpd_message event = event_at(session, i);
+	for (unsigned int i = 0; i < nr_events; i++) {
+		order[nr_kept] = order[i];
 
-		switch (find_remap(session, &event, nr_kept, echoed, &j)) {
-		case ECHO: /* says nothing new, and is left out */
-			echoed[order[j]] = true;
-			break;
-		case TAIL:
-			order[nr_kept] = order[i];
-			insert(order, j, nr_kept++);
-			break;
-		case STRANGER:
-			order[nr_kept++] = order[i];
-			break;
-		}
+		unsigned int move = find_echoing(round, nr_kept);
+		if (move < nr_kept)
+			round->echoes[order[move]] = order[i];
+		else
+			nr_kept++;
 	}
-	session->nr_events = nr_kept;
-	for (unsigned int i = 0; i < nr_kept; i++)
-		if (event_at(session, i).kind == LPD_MESSAGE_FORK)
-			place_fork(session, i);
-	return nr_events - nr_kept;
+	round->nr_events = nr_kept;
+}
+
+/*
+ * The last move among order[0 ... n) whose tail the UNMAP order[n] tells of;
+ * or n.  A tail is told between the move and its echo.
+ */
+static unsigned int find_shrinking(const struct round *round, unsigned int n)
+{
+	const uint16_t *order = round->order;
+
+	for (unsigned int i = n; i-- > 0;) {
+		const struct lpd_message *move = at(round, i);
+
+		if (move->kind == LPD_MESSAGE_REMAP &&
+		    is_unmap_from(at(round, n),
+				  move->remap.from + move->remap.len) &&
+		    order[n] < round->echoes[order[i]])
+			return i;
+	}
+	return n;
+}
+
+/* Take each tail to before its move. */
+static void hoist_tails(struct round *round)
+{
+	for (unsigned int i = 0; i < round->nr_events; i++)
+		insert(round->order, find_shrinking(round, i), i);
+}
+
+/* ---- a place that was made free, of which the state knows nothing ---- */
+
+/* Does an event bring something to addr (1), find it there (-1), or neither? */
+static int bears_on(const struct lpd_message *event, uint64_t addr)
+{
+	uint64_t start, end;
+
+	if (event->kind == LPD_MESSAGE_REMAP && event->remap.to <= addr &&
+	    addr < event->remap.to + event->remap.len)
+		return 1;
+	if (event->kind == LPD_MESSAGE_REMOVE) {
+		start = event->range.start;
+		end = event->range.end;
+	} else if (!frees(event, &start, &end)) {
+		return 0;
+	}
+	return start <= addr && addr < end ? -1 : 0;
+}
+
+/*
+ * Is something registered at addr, now that the address space is quiet?  Not
+ * counted is what has grown there from below `start`.
+ */
+static int is_settled(int fd, uint64_t addr, uint64_t start)
+{
+	int rc = lpd_uffd_registered(fd, addr, LPD_PAGE_SIZE);
+
+	if (rc != 1)
+		return rc;
+	start -= LPD_PAGE_SIZE;
+	rc = lpd_uffd_registered(fd, start, addr + LPD_PAGE_SIZE - start);
+	return rc < 0 ? rc : !rc;
+}
+
+/*
+ * The move order[i] goes to a place that order[j], read later, has made free:
+ * before the move, or of what the move had brought?  In the latter case who
+ * made it free knew of the move, whose call had returned, so that its echo had
+ * been read.  And then nothing is left there: no later event finds it, unless
+ * another has brought it, and nor does the kernel.  1: before; 0; or -EAGAIN
+ * when more is on its way.
+ */
+static int was_freed_before(const struct round *round, unsigned int i,
+			    unsigned int j, uint64_t addr)
+{
+	const uint16_t *order = round->order;
+
+	/* What MREMAP_DONTUNMAP has left is still mapped. */
+	if (at(round, j)->kind == LPD_MESSAGE_REMAP && !round->echoes[order[j]])
+		return 0;
+	for (unsigned int k = i + 1; k < round->nr_events; k++) {
+		int bearing = k == j ? 0 : bears_on(at(round, k), addr);
+
+		if (bearing)
+			return k > j && bearing < 0;
+	}
+	/* Before the echo: no doubt but that the "echo" was another UNMAP. */
+	return order[j] < round->echoes[order[i]]
+		       ? lpd_uffd_registered(round->fd, addr, LPD_PAGE_SIZE)
+		       : is_settled(round->fd, addr, at(round, i)->remap.to);
+}
+
+/*
+ * Find room for the move order[i]: take what has made it before the move, and
+ * return 1; or 0 if there is nothing of the kind, or -EAGAIN when more is on
+ * its way.
+ */
+static int find_room(struct round *round, unsigned int i)
+{
+	const uint16_t *order = round->order;
+	uint64_t to = at(round, i)->remap.to;
+	uint64_t to_end = to + at(round, i)->remap.len;
+	bool is_left = true;
+
+	for (unsigned int j = i + 1; is_left && j < round->nr_events; j++) {
+		uint64_t start, end;
+
+		if (!frees(at(round, j), &start, &end) || start >= to_end ||
+		    end <= to || order[j] < order[i])
+			continue;
+
+		int rc = was_freed_before(round, i, j, lpd_max(start, to));
+		if (rc == 1)
+			insert(round->order, i, j);
+		if (rc == 1 || rc == -EAGAIN)
+			return rc;
+		/* It takes all away, so nothing behind it bears on this move.
+		 */
+		is_left = start > to || end < to_end;
+	}
+	return 0;
+}
+
+/* 0, or -EAGAIN when more is on its way. */
+static int place_freed(struct round *round)
+{
+	for (unsigned int i = 0; i < round->nr_events; i++) {
+		int rc;
+
+		/* What is now in this place may in turn need room. */
+		while (at(round, i)->kind == LPD_MESSAGE_REMAP &&
+		       (rc = find_room(round, i)))
+			if (rc < 0)
+				return rc;
+	}
+	return 0;
+}
+
+bool lpd_order_arrange(struct lpd_session *session)
+{
+	struct round round; /* 17 KiB: not to be cleared for nothing */
+
+	round.fd = session->fd;
+	round.order = session->state->order;
+	round.nr_events = session->nr_events;
+	for (unsigned int i = 0; i < round.nr_events; i++) {
+		round.messages[round.order[i]] = event_at(session, i);
+		round.echoes[round.order[i]] = 0;
+	}
+	drop_echoes(&round);
+	hoist_tails(&round);
+	if (place_freed(&round) == -EAGAIN &&
+	    session->nr_messages < LPD_MAX_MESSAGES)
+		return false;
+	for (unsigned int i = 0; i < round.nr_events; i++)
+		if (at(&round, i)->kind == LPD_MESSAGE_FORK)
+			place_fork(&round, i);
+	LPD_COUNT(session->state->counters.events_unmap,
+		  session->nr_events - round.nr_events);
+	session->nr_events = round.nr_events;
+	return true;
 }

@@ -15,6 +15,15 @@
 
 #include "internal.h"
 
+/*
+ * Moments in which a fill gets no EAGAIN can be few, so that one that was
+ * waited for is used to fill so much at once.
+ */
+#define MAX_RETRY_PAGES 256
+
+/* Of a turn, spent on attempts that get EAGAIN. */
+#define INSIST_NS 20000
+
 static uint8_t *message_at(const struct lpd_session *session, unsigned int i)
 {
 	return session->state->messages +
@@ -35,19 +44,7 @@ static void set_cursor(struct lpd_state *state, unsigned int cursor)
 	lpd_state_set_commit(state, commit);
 }
 
-static void note_event(struct lpd_session *session, unsigned int i)
-{
-	enum lpd_message_kind kind = lpd_session_message(session, i).kind;
-
-	if (kind == LPD_MESSAGE_FAULT)
-		return;
-	session->state->order[session->nr_events++] = i;
-	/* What else is under way bears on where these two lead to. */
-	if (kind == LPD_MESSAGE_REMAP || kind == LPD_MESSAGE_FORK)
-		session->wants_quiet = 1;
-}
-
-/* Add to the round what can be read; 0, or -errno.  Notes the events. */
+/* Add to the round what can be read; 0, or -errno. */
 static int read_messages(struct lpd_session *session)
 {
 	unsigned int first = session->nr_messages;
@@ -59,9 +56,26 @@ static int read_messages(struct lpd_session *session)
 	if (!first)
 		session->read_ns = lpd_now_ns();
 	session->nr_messages += n;
-	for (unsigned int i = first; i < session->nr_messages; i++)
-		note_event(session, i);
+	session->nr_spins = 0;
 	return 0;
+}
+
+/* List the events among the messages that have not been looked at. */
+static void list_events(struct lpd_session *session)
+{
+	for (; session->nr_listed < session->nr_messages;
+	     session->nr_listed++) {
+		enum lpd_message_kind kind =
+			lpd_session_message(session, session->nr_listed).kind;
+
+		if (kind == LPD_MESSAGE_FAULT)
+			continue;
+		session->state->order[session->nr_events++] =
+			session->nr_listed;
+		/* What else is under way bears on where these two lead to. */
+		if (kind == LPD_MESSAGE_REMAP || kind == LPD_MESSAGE_FORK)
+			session->wants_quiet = 1;
+	}
 }
 
 /* Ready for the next round: no message, and none of them counted. */
@@ -70,6 +84,7 @@ static void drop_messages(struct lpd_session *session)
 	memset(message_at(session, 0), 0,
 	       (size_t)session->nr_messages * session->protocol->message_size);
 	session->nr_messages = 0;
+	session->nr_listed = 0;
 	session->nr_events = 0;
 	session->wants_quiet = 0;
 	set_cursor(session->state, 0);
@@ -178,9 +193,10 @@ static enum lpd_outcome answer_faults(struct lpd_worker *worker,
 		if (message.kind != LPD_MESSAGE_FAULT)
 			continue;
 
-		struct lpd_pending fault = {message.addr, session->read_ns};
+		struct lpd_pending fault = {.addr = message.addr,
+					    .read_ns = session->read_ns};
 		enum lpd_outcome outcome =
-			lpd_fill_fault(worker, session, fault);
+			lpd_fill_fault(worker, session, &fault, 1);
 		LPD_COUNT(counters->faults, 1);
 		if (outcome == LPD_GONE)
 			return outcome;
@@ -190,6 +206,15 @@ static enum lpd_outcome answer_faults(struct lpd_worker *worker,
 			pend(session, fault);
 	}
 	return LPD_FILLED;
+}
+
+bool lpd_session_insists(struct lpd_session *session)
+{
+	uint64_t now = lpd_now_ns();
+
+	if (!session->insist_until_ns)
+		session->insist_until_ns = now + INSIST_NS;
+	return now < session->insist_until_ns;
 }
 
 bool lpd_session_too_early(struct lpd_session *session)
@@ -212,7 +237,8 @@ static enum lpd_outcome retry_pending(struct lpd_worker *worker,
 	for (unsigned int i = 0; i < nr_tried; i++) {
 		struct lpd_pending fault = session->pending[i];
 		enum lpd_outcome outcome =
-			lpd_fill_fault(worker, session, fault);
+			lpd_fill_fault(worker, session, &fault,
+				       MAX_RETRY_PAGES);
 
 		if (outcome == LPD_GONE)
 			return outcome;
@@ -234,26 +260,42 @@ static enum lpd_outcome unreadable(struct lpd_session *session, int rc)
 	return LPD_HELD;
 }
 
+/* Is the round to wait for events that are on their way? */
+static bool is_changing(const struct lpd_session *session)
+{
+	/*
+	 * One that is gone (ESRCH) may have forked before that.  A full buffer
+	 * cannot wait for more: that is as good as it gets.
+	 */
+	return session->wants_quiet &&
+	       session->nr_messages < LPD_MAX_MESSAGES &&
+	       lpd_uffd_probe(session->fd) == -EAGAIN;
+}
+
 /*
  * Read on until no further event can be on its way, and put those that came
  * into order: LPD_FILLED when all is ready, LPD_AGAIN when it is not yet.
  */
 static enum lpd_outcome gather(struct lpd_session *session)
 {
-	int rc = read_messages(session);
+	bool changing;
 
-	if (rc < 0)
-		return unreadable(session, rc);
-	if (!session->wants_quiet)
-		return LPD_FILLED;
-	/* A full buffer cannot wait for more; that is as good as it gets. */
-	if (session->nr_messages < LPD_MAX_MESSAGES) {
-		/* One that is gone (ESRCH) may have forked before that. */
-		if (lpd_uffd_probe(session->fd) == -EAGAIN)
-			return LPD_AGAIN;
+	do {
+		int rc = read_messages(session);
+
+		if (rc < 0)
+			return unreadable(session, rc);
+		list_events(session);
+		changing = is_changing(session);
+	} while (changing && lpd_session_insists(session));
+	if (changing)
+		return LPD_AGAIN;
+	if (session->wants_quiet && !lpd_order_arrange(session)) {
+		/* What it has done to the list is to be done anew. */
+		session->nr_listed = 0;
+		session->nr_events = 0;
+		return LPD_AGAIN;
 	}
-	LPD_COUNT(session->state->counters.events_unmap,
-		  lpd_order_arrange(session));
 	return LPD_FILLED;
 }
 

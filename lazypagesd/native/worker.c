@@ -21,8 +21,8 @@
 #define WAKE_LEN   (0x7ffffffff000ull - WAKE_START)
 
 /*
- * Fills that get EAGAIN are tried again at once, so often, giving way to the
- * thread that is to run first; then once a millisecond.
+ * Fills that get EAGAIN are tried again at once, so often after the last
+ * message; then once a millisecond.
  */
 #define MAX_SPINS 1000
 #define NAP_MS    1
@@ -157,6 +157,7 @@ static void settle(struct lpd_worker *worker, struct lpd_session *session,
 
 static void serve(struct lpd_worker *worker, struct lpd_session *session)
 {
+	session->insist_until_ns = 0;
 	if (!session->paused && !session->finished && !session->detaching)
 		settle(worker, session, lpd_session_serve(worker, session));
 }
@@ -277,6 +278,7 @@ static void step(struct lpd_worker *worker)
 	enum lpd_outcome outcome = LPD_FILLED;
 
 	worker->active = session->next_active;
+	session->insist_until_ns = 0;
 	if (session->detaching) {
 		detach(worker, session);
 		return;

@@ -71,7 +71,7 @@ async def test_moving_image_pages_under_the_hammer(bed: Bed) -> None:
     victim.begin_reading(at(0), 75, nr_threads=4, step_pages=75)
     assert wrong_pages(await victim.end_reading(), image.bytes(at(0), 300)) == []
     bed.restore.release()
-    await bed.until(lambda: bed.counters.pages_drain > 0, "the drain")
+    await bed.until(lambda: bed.counters.pages_neighbour > 0, "more than the faults")
     await victim.do("hush")
     await bed.release()
     await check(victim, image, 0, 1024)

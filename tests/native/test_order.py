@@ -18,7 +18,7 @@ import pytest
 from lazypagesd.engine.session import Session
 from lazypagesd.engine.state import State
 from lazypagesd.engine.worker import Worker
-from lazypagesd.native import lib
+from lazypagesd.native import ffi, lib
 from lazypagesd.sources.file import FileSource
 from lazypagesd.sources.testing import Short
 from tests.native.states import BASE, PAGE, Region, bits_of, c_regions, nr_pages_of, regions_of
@@ -184,9 +184,154 @@ def test_tail_that_a_move_cut_off_is_unmapped_with_it(worker: Worker) -> None:
         message(REMAP, X, Y, PAGE),
         message(REMAP, Z, X + PAGE, PAGE),
         message(UNMAP, X + PAGE, X + SIZE),
+        message(UNMAP, X, X + PAGE),
     ]
     with served(worker, [in_x, in_z], *messages) as fed:
         assert fed.regions() == [moved(in_z, X + PAGE), moved(in_x, Y)]
+        assert fed.bits == [0, 0]
+
+
+def test_unmapping_read_before_the_echo_made_room_for_the_move(worker: Worker) -> None:
+    """Whoever unmaps what a move has brought knows that its call has returned, and so that its
+    echo has been read; an UNMAP before that was of what the image does not speak for."""
+    messages = [
+        message(REMAP, X, Y, SIZE),
+        message(UNMAP, Y, Y + SIZE),
+        message(UNMAP, X, X + SIZE),
+    ]
+    with served(worker, [IN_X], *messages) as fed:
+        assert fed.regions() == [moved(IN_X, Y)]
+        assert fed.bits == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "finds_it",
+    [
+        pytest.param(message(REMAP, Y, Z, SIZE), id="moved"),
+        pytest.param(message(UNMAP, Y, Y + SIZE), id="unmapped"),
+        pytest.param(message(REMOVE, Y, Y + PAGE), id="emptied"),
+    ],
+)
+def test_unmapping_made_room_if_a_later_event_finds_the_place_taken(
+    worker: Worker, finds_it: bytes
+) -> None:
+    """Only of registered memory does the kernel tell anything, so after the UNMAP of all that was
+    there, nothing more would have been told of the place."""
+    messages = [
+        message(REMAP, X, Y, SIZE),
+        message(UNMAP, X, X + SIZE),
+        message(UNMAP, Y, Y + SIZE),
+        finds_it,
+    ]
+    with served(worker, [IN_X], *messages) as fed:
+        [region] = fed.regions()
+        missing = {message(REMAP, Y, Z, SIZE): (Z, [0, 0])}
+        addr, bits = missing.get(finds_it, (Y, [1, 1] if finds_it[0] == UNMAP else [1, 0]))
+        assert (region.start, fed.bits) == (addr, bits)
+
+
+def test_unmapping_of_what_a_move_brought_drops_it_before_the_next_comes(worker: Worker) -> None:
+    """A move, an UNMAP and another move to one place take effect as they were read."""
+    messages = [
+        message(REMAP, X, Y, SIZE),
+        message(UNMAP, X, X + SIZE),
+        message(UNMAP, Y, Y + SIZE),
+        message(REMAP, Z, Y, SIZE),
+        message(UNMAP, Z, Z + SIZE),
+    ]
+    with served(worker, [IN_X, IN_Z], *messages) as fed:
+        assert fed.regions() == [moved(IN_Z, Y)]
+        assert fed.bits == [1, 1, 0, 0]
+
+
+def test_rows_of_moves_find_room_where_the_state_knows_of_nothing(worker: Worker) -> None:
+    """A move waits for the one that makes room, and that one for an UNMAP, all read too late."""
+    far = BASE + 32 * PAGE
+    messages = [
+        message(REMAP, X, Y, SIZE),
+        message(REMAP, Y, Z, SIZE),
+        message(UNMAP, Z, Z + SIZE),
+        message(UNMAP, Y, Y + SIZE),
+        message(UNMAP, X, X + SIZE),
+        message(REMAP, Z, far, SIZE),
+    ]
+    with served(worker, [IN_X], *messages) as fed:
+        assert fed.regions() == [moved(IN_X, Y)]
+        assert fed.bits == [0, 0]
+
+
+class Quiet:
+    """A session with messages that were read from a real userfaultfd, as far as it can tell."""
+
+    def __init__(self, worker: Worker, uffd: int, region: Region, *messages: bytes) -> None:
+        state = State.create("quiet", c_regions([region]), 1, region.nr_pages, 1)
+        self.session = Session("quiet", uffd, state, [])
+        self.session.pointer.nr_messages = len(messages)
+        size = len(b"".join(messages))
+        ffi.buffer(state.pointer.messages)[:size] = b"".join(messages)
+        worker.attach(self.session)
+        wait_until(lambda: self.session.counters.events_remap == 1, "the events")
+
+    def bits(self, worker: Worker) -> list[int]:
+        """Return what became of the pages; the session is over then."""
+        found = bits_of(self.session.state.pointer)
+        self.session.request(lib.LPD_REQUEST_DETACH)
+        detached: list[Session] = []
+        while not detached:
+            wait_readable(worker.report_fd, "the detached session")
+            _, detached = worker.take_reports()
+        self.session.close()
+        return found
+
+
+@pytest.mark.uffd
+@pytest.mark.parametrize("is_there", [True, False])
+def test_kernel_tells_whether_an_unmapping_made_room(worker: Worker, is_there: bool) -> None:
+    """An UNMAP of a move's destination, read after its echo, was before the move if the place is
+    taken now; else it was of what the move had brought."""
+    with Toucher(16) as toucher:
+        place = toucher.arena + 8 * PAGE
+        # So that what is there is a mapping of its own, as a move makes it.
+        toucher.call("mprotect", place - PAGE, PAGE, mmap.PROT_READ)
+        uffd = toucher.give_uffd()
+        if not is_there:
+            unmapping = toucher.start("munmap", place, SIZE)
+            assert events(uffd, 1) == [(UNMAP, place, place + SIZE, 0)]
+            assert toucher.result(unmapping) == 0
+        messages = [
+            message(REMAP, BASE, place, SIZE),
+            message(UNMAP, BASE, BASE + SIZE),
+            message(UNMAP, place, place + SIZE),
+        ]
+        quiet = Quiet(worker, uffd, Region(BASE, 2, 0, 0), *messages)
+        assert quiet.bits(worker) == ([0, 0] if is_there else [1, 1])
+
+
+@pytest.mark.uffd
+def test_what_has_grown_into_a_place_was_not_moved_there(worker: Worker) -> None:
+    """A place that is of one mapping with the page below it was grown into, and tells nothing."""
+    with Toucher(16) as toucher:
+        place = toucher.arena + 8 * PAGE
+        messages = [
+            message(REMAP, BASE, place, SIZE),
+            message(UNMAP, BASE, BASE + SIZE),
+            message(UNMAP, place, place + SIZE),
+        ]
+        quiet = Quiet(worker, toucher.give_uffd(), Region(BASE, 2, 0, 0), *messages)
+        assert quiet.bits(worker) == [1, 1]
+
+
+def test_no_tail_follows_the_echo_of_its_move(worker: Worker) -> None:
+    """What is unmapped behind where a move began, after that move's echo, is not its tail."""
+    messages = [
+        message(REMAP, X, Y, PAGE),
+        message(UNMAP, X, X + PAGE),
+        message(REMAP, X + PAGE, Y + PAGE, PAGE),
+        message(UNMAP, X + PAGE, X + SIZE),
+        message(UNMAP, X + PAGE, X + SIZE),
+    ]
+    with served(worker, [IN_X], *messages) as fed:
+        assert [region.start for region in fed.regions()] == [Y, Y + PAGE]
         assert fed.bits == [0, 0]
 
 
@@ -371,6 +516,22 @@ def test_kernel_says_late_what_a_move_has_left() -> None:
         assert lib.lpd_uffd_probe(uffd) < 0
         assert sorted(events(uffd, 2)) == [(UNMAP, x, x + SIZE, 0), (UNMAP, z, z + SIZE, 0)]
         assert (toucher.result(leaving), toucher.result(coming)) == (y, x)
+
+
+@pytest.mark.uffd
+def test_kernel_says_the_tail_of_a_move_before_its_echo() -> None:
+    """A shrinking move queues the UNMAP of what it cuts off between its REMAP and its echo."""
+    with Toucher(16) as toucher:
+        uffd = toucher.uffd
+        assert uffd is not None
+        x, y = toucher.arena, toucher.reserved
+        shrinking = toucher.start("mremap", x, SIZE, PAGE, MREMAP_MAYMOVE_FIXED, y)
+        assert events(uffd, 3) == [
+            (REMAP, x, y, PAGE),
+            (UNMAP, x + PAGE, x + SIZE, 0),
+            (UNMAP, x, x + PAGE, 0),
+        ]
+        assert toucher.result(shrinking) == y
 
 
 @pytest.mark.uffd
