@@ -175,11 +175,16 @@ static void pend(struct lpd_session *session, struct lpd_pending fault)
 	lpd_uffd_wake(session->fd, fault.addr, LPD_PAGE_SIZE);
 }
 
+/* Is a fault that ended so to be tried again, with nobody to say when? */
+static bool is_hot(enum lpd_outcome outcome)
+{
+	return outcome == LPD_AGAIN || outcome == LPD_LATER;
+}
+
 /* Is a fault that ended so to be kept? */
 static bool to_be_kept(enum lpd_outcome outcome)
 {
-	return outcome == LPD_AGAIN || outcome == LPD_LATER ||
-	       outcome == LPD_MISSED;
+	return is_hot(outcome) || outcome == LPD_MISSED;
 }
 
 static enum lpd_outcome answer_faults(struct lpd_worker *worker,
@@ -204,6 +209,8 @@ static enum lpd_outcome answer_faults(struct lpd_worker *worker,
 			LPD_COUNT(counters->misses, 1);
 		if (to_be_kept(outcome))
 			pend(session, fault);
+		/* It may be too early for retry_pending() to count it. */
+		session->nr_hot += is_hot(outcome);
 	}
 	return LPD_FILLED;
 }
@@ -244,8 +251,7 @@ static enum lpd_outcome retry_pending(struct lpd_worker *worker,
 			return outcome;
 		if (to_be_kept(outcome))
 			session->pending[session->nr_pending++] = fault;
-		if (outcome == LPD_AGAIN || outcome == LPD_LATER)
-			nr_hot++;
+		nr_hot += is_hot(outcome);
 	}
 	session->nr_hot = nr_hot;
 	return LPD_FILLED;
