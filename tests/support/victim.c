@@ -10,6 +10,8 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/sched.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <signal.h>
@@ -114,10 +116,11 @@ static int64_t do_open(const uint64_t *args)
 	return ioctl(uffd, UFFDIO_API, &api) < 0 ? -errno : uffd;
 }
 
+/* args: address, bytes, further flags */
 static int64_t do_mmap(const uint64_t *args)
 {
 	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE |
-		    MAP_FIXED_NOREPLACE;
+		    MAP_FIXED_NOREPLACE | (int)args[2];
 
 	return result_of((intptr_t)mmap((void *)args[0], args[1],
 					PROT_READ | PROT_WRITE, flags, -1, 0));
@@ -245,6 +248,38 @@ static void read_now(const uint64_t *args)
 	free(bytes);
 }
 
+static void *touch(void *arg)
+{
+	(void)*(volatile uint8_t *)arg;
+	return arg;
+}
+
+/*
+ * Touch a page each from so many threads, which nobody waits for: as many as
+ * there could be made is the result.  args: address, threads
+ */
+static int64_t do_crowd(const uint64_t *args)
+{
+	uint64_t nr_threads = 0;
+	pthread_attr_t attr;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, PTHREAD_STACK_MIN);
+	/* Without guards their stacks are one mapping, of which few may be. */
+	pthread_attr_setguardsize(&attr, 0);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	while (nr_threads < args[1]) {
+		pthread_t thread;
+		uint8_t *page = (uint8_t *)args[0] + nr_threads * PAGE_SIZE;
+
+		if (pthread_create(&thread, &attr, touch, page))
+			break;
+		nr_threads++;
+	}
+	pthread_attr_destroy(&attr);
+	return nr_threads;
+}
+
 static int64_t do_write(const uint64_t *args)
 {
 	memset((void *)args[0], args[2], args[1]);
@@ -272,6 +307,20 @@ static int64_t do_madvise(const uint64_t *args)
 static int64_t do_mprotect(const uint64_t *args)
 {
 	return result_of(mprotect((void *)args[0], args[1], args[2]));
+}
+
+/* Every other page, so that each is a mapping.  args: as mprotect */
+static int64_t do_stripe(const uint64_t *args)
+{
+	for (uint64_t done = 0; done < args[1]; done += 2 * PAGE_SIZE)
+		if (mprotect((void *)(args[0] + done), PAGE_SIZE, args[2]))
+			return -errno;
+	return 0;
+}
+
+static int64_t do_mlock2(const uint64_t *args)
+{
+	return result_of(mlock2((void *)args[0], args[1], args[2]));
 }
 
 /* ---- one operation, over and over, in a thread ---- */
@@ -358,6 +407,31 @@ static int64_t do_fork(const uint64_t *args)
 	return result_of(pid);
 }
 
+/*
+ * Ask for a child with a certain pid.  Of one that is taken the kernel finds
+ * that out when it has copied the memory already.
+ */
+static int64_t do_forkas(const uint64_t *args)
+{
+	pid_t pid = args[0];
+	struct clone_args clone = {
+		.exit_signal = SIGCHLD,
+		.set_tid = (uintptr_t)&pid,
+		.set_tid_size = 1,
+	};
+
+	pid = syscall(SYS_clone3, &clone, sizeof(clone));
+	if (pid == 0)
+		_exit(0);
+	return result_of(pid);
+}
+
+/* Be that user, and no longer privileged. */
+static int64_t do_setuid(const uint64_t *args)
+{
+	return result_of(setresuid(args[0], args[0], args[0]));
+}
+
 /* As one becomes a daemon: the parent is gone as soon as the child is there. */
 static int64_t do_forkexit(const uint64_t *args)
 {
@@ -415,25 +489,59 @@ static const struct {
 	{"hush", do_hush},         {"fork", do_fork},
 	{"forkexit", do_forkexit}, {"forks", do_forks},
 	{"exec", do_exec},         {"exit", do_exit},
+	{"crowd", do_crowd},       {"stripe", do_stripe},
+	{"mlock2", do_mlock2},     {"forkas", do_forkas},
+	{"setuid", do_setuid},
 };
+
+static int64_t run_command(const char *name, const uint64_t *args)
+{
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+		if (!strcmp(name, commands[i].name))
+			return commands[i].run(args);
+	return -ENOSYS;
+}
+
+/* ---- one command beside others, in a thread ---- */
+
+static struct {
+	pthread_t thread;
+	char name[16];
+	uint64_t args[NR_ARGS];
+	int64_t result;
+} aside;
+
+static void *run_aside(void *arg)
+{
+	aside.result = run_command(aside.name, aside.args);
+	return arg;
+}
+
+static int64_t begin_aside(const char *name, const uint64_t *args)
+{
+	snprintf(aside.name, sizeof(aside.name), "%s", name);
+	memcpy(aside.args, args, sizeof(aside.args));
+	return -pthread_create(&aside.thread, NULL, run_aside, NULL);
+}
+
+static int64_t end_aside(void)
+{
+	pthread_join(aside.thread, NULL);
+	return aside.result;
+}
 
 static void run(const char *name, const uint64_t *args)
 {
-	if (!strcmp(name, "read")) {
+	if (!strcmp(name, "read"))
 		read_now(args);
-		return;
-	}
-	if (!strcmp(name, "end")) {
+	else if (!strcmp(name, "end"))
 		end_reading();
-		return;
-	}
-	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
-		if (!strcmp(name, commands[i].name)) {
-			answer(commands[i].run(args), NULL, 0);
-			return;
-		}
-	}
-	answer(-ENOSYS, NULL, 0);
+	else if (!strncmp(name, "aside:", strlen("aside:")))
+		answer(begin_aside(name + strlen("aside:"), args), NULL, 0);
+	else if (!strcmp(name, "rejoin"))
+		answer(end_aside(), NULL, 0);
+	else
+		answer(run_command(name, args), NULL, 0);
 }
 
 /* Until the socket is closed. */

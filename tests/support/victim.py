@@ -165,6 +165,14 @@ class Victim:
         """Return the next that introduces itself, of the whole family."""
         return await asyncio.to_thread(self.family.accept)
 
+    def begin_aside(self, command: str, *args: int) -> None:
+        """Let a thread carry a command out while others are given."""
+        self.call(f"aside:{command}", *args)
+
+    async def end_aside(self) -> int:
+        """Return the result of that command.  Raises the OSError that it met."""
+        return await self.do("rejoin")
+
     async def munmap(self, addr: int, nr_pages: int) -> None:
         """Unmap pages."""
         await self.do("munmap", addr, nr_pages * PAGE_SIZE)
