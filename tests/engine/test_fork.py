@@ -155,18 +155,6 @@ async def test_fork_of_one_that_has_it_all_but_waits(bed: Bed) -> None:
     await check(child, image, 0, 64)
 
 
-async def test_fifty_descendants(bed: Bed) -> None:
-    """Fifty children, each of the one before or of the first, are all right."""
-    victim, image = bed.serve([(0, 128)], [(0, 128)])
-    family = [victim]
-    for i in range(50):
-        family.append(await family[i // 2].fork())
-    await asyncio.gather(*(check(member, image, i, 64) for i, member in enumerate(family)))
-    await bed.release()
-    assert len(bed.restore.sessions) == 51
-    await asyncio.gather(*(check(member, image, 0, 128) for member in family))
-
-
 async def test_forks_while_draining(bed: Bed) -> None:
     """Children that are forked in the midst of the drain are right."""
     victim, image = bed.serve([(0, 16384)], [(0, 16384)])

@@ -7,8 +7,10 @@ brings along when it is moved stays charged to where it was.
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
+import time
 from pathlib import Path
 
 from lazypagesd.closing import Closing
@@ -38,8 +40,18 @@ class MemoryCgroup(Closing):
         self._write("memory.limit_in_bytes", nr_bytes)
 
     def close(self) -> None:
-        """Remove the cgroup."""
-        self._path.rmdir()
+        """Remove the cgroup, once init has reaped the orphans among those that were in it."""
+        while not self._removed():
+            time.sleep(0.003)
+
+    def _removed(self) -> bool:
+        try:
+            self._path.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            return False
+        return True
 
     def _write(self, name: str, value: int) -> None:
         (self._path / name).write_text(str(value))
