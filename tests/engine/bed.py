@@ -79,16 +79,20 @@ class Bed:
         return victim
 
     def attach(
-        self, victim: Victim, image: Image, *, fd: int | None = None, pidfd: bool = False
+        self,
+        victim: Victim,
+        image: Image,
+        *,
+        fd: int | None = None,
+        pidfd: bool = False,
+        source: FileSource | None = None,
     ) -> Session:
-        """Fill the victim from the image from now on."""
-        source_fd = os.open(image.path, os.O_RDONLY)
-        self._stack.callback(os.close, source_fd)
+        """Fill the victim from the image from now on; its bytes may come from another source."""
         session = self.restore.add(
             f"victim-{len(self.roots)}",
             victim.hand_over() if fd is None else fd,
             image.page_map(),
-            [FileSource.of(source_fd, image.path.name)],
+            [source or self._source(image)],
             pidfd=os.pidfd_open(victim.pid) if pidfd else None,
         )
         self.roots.append(session)
@@ -102,6 +106,11 @@ class Bed:
         if released:
             self.restore.release()
         return victim, image
+
+    def _source(self, image: Image) -> FileSource:
+        fd = os.open(image.path, os.O_RDONLY)
+        self._stack.callback(os.close, fd)
+        return FileSource.of(fd, image.path.name)
 
     # ---- while it is served ----
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from pathlib import Path
 
 import pytest
 
 from lazypagesd.engine import engine as engine_module
 from lazypagesd.engine.session import End
+from lazypagesd.images.mm import PAGE_SIZE
+from lazypagesd.sources.testing import Delayed
 from tests.engine.bed import Bed, at, check, check_zero, descriptors
+from tests.support.image import wrong_pages
+from tests.support.victim import Victim
 
 pytestmark = pytest.mark.uffd
 
@@ -56,6 +62,91 @@ async def test_exit_during_the_drain(bed: Bed) -> None:
     async with asyncio.timeout(10):
         await bed.restore.wait_ended()
     assert bed.session.end in (End.GONE, End.DRAINED)
+
+
+async def wait_in_crowds(bed: Bed, victim: Victim, nr_threads: int) -> int:
+    """Let so many threads wait for a page each, and return the descriptor that nobody serves."""
+    fd = victim.hand_over()
+    assert await victim.do("crowd", at(0), nr_threads) == nr_threads
+    await bed.until_waiting(fd, nr_threads)
+    return fd
+
+
+# One; more than are kept to be tried again; more than are read at once.
+NR_THREADS = pytest.mark.parametrize("nr_threads", [1, 300, 1500])
+
+
+@NR_THREADS
+async def test_kill_with_faults_unread(bed: Bed, nr_threads: int) -> None:
+    """A process that was killed before its faults were read is gone, and nobody hangs."""
+    victim, image = bed.victim((0, nr_threads)), bed.image((0, 64))
+    fd = await wait_in_crowds(bed, victim, nr_threads)
+    victim.kill()
+    await asyncio.to_thread(victim.family.reap)
+    bed.attach(victim, image, fd=fd)
+    bed.engine._probe()
+    await bed.until_ended(bed.session, End.GONE)
+    assert bed.counters.nr_missing == 64
+
+
+@pytest.mark.root
+@NR_THREADS
+async def test_kill_with_faults_read(bed: Bed, nr_threads: int) -> None:
+    """So is one that is killed while its faults, which were read, wait for the disk."""
+    victim, image = bed.victim((0, nr_threads)), bed.image((0, nr_threads))
+    fd = await wait_in_crowds(bed, victim, nr_threads)
+    with Delayed(image.path.read_bytes()) as cold:
+        bed.attach(victim, image, fd=fd, pidfd=True, source=cold.as_source())
+        await bed.until(lambda: bed.counters.faults >= nr_threads, "as many faults")
+        victim.kill()
+        await bed.until(lambda: bed.session.end is not None, "the end")
+        cold.release()
+        await bed.until_ended(bed.session, End.GONE)
+    assert bed.counters.pages_fault == 0
+
+
+@pytest.mark.root
+async def test_crowd_that_waits_for_the_disk_goes_on(bed: Bed) -> None:
+    """When nobody kills it, each of more threads than are kept or read at once gets its page."""
+    victim, image = bed.victim((0, 1500)), bed.image((0, 1500))
+    fd = await wait_in_crowds(bed, victim, 1500)
+    with Delayed(image.path.read_bytes()) as cold:
+        bed.attach(victim, image, fd=fd, source=cold.as_source())
+        await bed.until(lambda: bed.counters.requeues > 0, "faults too many")
+        cold.release()
+        await bed.until_counted(pages_fault=1500)
+        await check(victim, image, 0, 1500)
+        await bed.release()
+
+
+def watched(bed: Bed) -> list[int]:
+    """Return the numbers of the descriptors that the only worker sleeps on."""
+    info = Path(f"/proc/self/fdinfo/{bed.engine.workers[0].pointer.epoll_fd}").read_text()
+    return [int(line.split()[1]) for line in info.splitlines() if line.startswith("tfd:")]
+
+
+async def test_number_of_a_descriptor_that_is_used_again(bed: Bed) -> None:
+    """A session whose descriptor has the number of one that is over hears nothing of that, even
+    if somebody has kept a copy of it and its process faults on."""
+    first, image = bed.victim((0, 16)), bed.image((0, 16))
+    second, other_image = bed.victim((0, 16)), bed.image((0, 2), (2, 14))
+    fd, other = first.hand_over(), second.hand_over()
+    kept = os.dup(fd)
+    bed.attach(first, image, fd=fd)
+    await check(first, image, 3)
+    bed.engine.abandon(bed.session)
+    await bed.until_ended(bed.session, End.ABANDONED)
+    assert fd not in watched(bed)
+    os.dup2(other, fd, inheritable=False)
+    os.close(other)
+    session = bed.attach(second, other_image, fd=fd)
+    first.begin_reading(at(8))
+    await bed.until_waiting(kept)
+    await check(second, other_image, 0, 16)
+    await bed.until_counted(session, faults=16, pages_fault=16)
+    await bed.until_waiting(kept)  # still: nobody has read it
+    os.close(kept)
+    assert wrong_pages(await first.end_reading(), bytes(PAGE_SIZE)) == []
 
 
 async def test_process_that_is_gone_before_it_is_served(bed: Bed) -> None:
