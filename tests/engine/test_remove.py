@@ -8,7 +8,9 @@ import mmap
 import pytest
 
 from lazypagesd.images.mm import PAGE_SIZE
+from lazypagesd.sources.testing import Delayed
 from tests.engine.bed import Bed, at, check, check_zero
+from tests.support.victim import DEADLINE_S
 
 pytestmark = pytest.mark.uffd
 
@@ -101,6 +103,24 @@ async def test_thread_at_a_page_that_is_given_up_reads_zeros(bed: Bed) -> None:
     await discarding
     assert await victim.end_reading() == bytes(PAGE_SIZE)
     await check_zero(victim, 2, 4)
+    await check(victim, image, 6, 2)
+
+
+@pytest.mark.root
+async def test_page_that_is_given_up_while_it_is_being_read(bed: Bed) -> None:
+    """A page whose bytes are on their way from the disk when it is given up is zero, to the
+    thread that waits for it as well."""
+    victim, image = bed.victim((0, 8)), bed.image((0, 8))
+    with Delayed(image.path.read_bytes()) as cold:
+        bed.attach(victim, image, source=cold.as_source())
+        victim.begin_reading(at(3))
+        await asyncio.to_thread(cold.wait_for_read, DEADLINE_S)
+        await victim.discard(at(2), 4)
+        cold.release()
+        assert await victim.end_reading() == bytes(PAGE_SIZE)
+        await bed.release()
+    await check_zero(victim, 2, 4)
+    await check(victim, image, 0, 2)
     await check(victim, image, 6, 2)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 
 import pytest
 
 from lazypagesd.images.mm import PAGE_SIZE
+from lazypagesd.sources.testing import Delayed
 from tests.engine.bed import Bed, at, check, check_zero
+from tests.support.victim import DEADLINE_S
 
 pytestmark = pytest.mark.uffd
 
@@ -37,6 +40,41 @@ async def test_new_mapping_at_the_same_place_is_left_alone(bed: Bed) -> None:
     assert await victim.read(at(20), 4) == b"\x42" * (4 * PAGE_SIZE)
     await check_zero(victim, 24, 8)
     await check(victim, image, 32, 32)
+
+
+async def test_new_mapping_of_another_thread(bed: Bed) -> None:
+    """So does what another thread maps there before the munmap has been told of."""
+    victim, image = bed.victim((0, 64)), bed.image((0, 64))
+    fd = victim.hand_over()
+    victim.begin_aside("munmap", at(16), 16 * PAGE_SIZE)
+    await bed.until_changing(fd)
+    await victim.do("mmap", at(16), 16 * PAGE_SIZE)
+    await victim.write(at(20), 0x42, 4)
+    bed.attach(victim, image, fd=fd)
+    await victim.end_aside()
+    await bed.release()
+    assert bed.counters.pages_dropped == 16
+    await check_zero(victim, 16, 4)
+    assert await victim.read(at(20), 4) == b"\x42" * (4 * PAGE_SIZE)
+    await check(victim, image, 0, 16)
+    await check(victim, image, 32, 32)
+
+
+@pytest.mark.root
+async def test_new_mapping_where_pages_are_being_read(bed: Bed) -> None:
+    """And what is mapped where the drain has just begun to read the image's pages."""
+    victim, image = bed.victim((0, 64)), bed.image((0, 64))
+    with Delayed(image.path.read_bytes()) as cold:
+        bed.attach(victim, image, source=cold.as_source())
+        bed.restore.release()
+        await asyncio.to_thread(cold.wait_for_read, DEADLINE_S)
+        await victim.munmap(at(4), 4)
+        await victim.do("mmap", at(4), 4 * PAGE_SIZE)
+        cold.release()
+        await bed.release()
+    await check_zero(victim, 4, 4)
+    await check(victim, image, 0, 4)
+    await check(victim, image, 8, 56)
 
 
 async def test_unmapping_everything_ends_the_drain(bed: Bed) -> None:
