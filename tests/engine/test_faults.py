@@ -139,3 +139,14 @@ async def test_fault_at_a_page_that_came_meanwhile_is_let_go(bed: Bed) -> None:
     await bed.until_counted(pages_present=1)
     await bed.until_counted(wakes=1)
     await check(victim, image, 2, 2)
+
+
+async def test_fault_at_a_hole_that_was_filled_meanwhile_is_let_go(bed: Bed) -> None:
+    """The same holds of a page that the image does not have: it is not made zero."""
+    victim, image = bed.victim((0, 4)), bed.image((0, 1))
+    victim.begin_reading(at(2), nr_threads=2)
+    await bed.until_waiting(victim.uffd, 2, pid=victim.pid)
+    await victim.do("fill", at(2), 0x11, UFFDIO_COPY_MODE_DONTWAKE)
+    bed.attach(victim, image)
+    assert wrong_pages(await victim.end_reading(), b"\x11" * (2 * PAGE_SIZE)) == []
+    await bed.until_counted(pages_zero=0, wakes=2)

@@ -34,6 +34,19 @@ async def test_faults_under_the_hammer(bed: Bed, hammer: int) -> None:
     await check_zero(victim, 600, 16)
 
 
+@pytest.mark.parametrize("filled", [True, False], ids=["copy", "zeropage"])
+async def test_fills_that_get_eagain(bed: Bed, filled: bool) -> None:
+    """A fill that the kernel puts off, for another thread never stops, is done in the end."""
+    victim, image = bed.serve([(0, 4096), (6000, 16)], [(0, 4096)] if filled else [])
+    await victim.do("hammer", HAMMER_DONTNEED, at(6000), 16 * PAGE_SIZE, 0)
+    page = 0
+    while not bed.counters.retries:
+        await check(victim, image, page)
+        page += 1
+    assert await victim.do("hush") > 0
+    await check(victim, image, 0, page + 1)
+
+
 @HAMMERS
 async def test_drain_under_the_hammer(bed: Bed, hammer: int) -> None:
     """The drain gets done, beside threads that fault, while mappings change all the time."""
