@@ -43,13 +43,14 @@ def test_pages_of_a_parent_are_restored(bed: Bed, victims: Path) -> None:
 
 
 @pytest.mark.usefixtures("beyond_criu")
-def test_pages_of_a_grandparent_are_restored(bed: Bed, victims: Path) -> None:
-    """A chain of two parents is followed to where a page is."""
+def test_pages_of_three_parents_are_restored(bed: Bed, victims: Path) -> None:
+    """A chain of three parents, whose pages alternate, is followed to where a page is."""
     bed.start(victims / "plain", 16, 7919)
     bed.dump()
-    parent, grandparent = bed.directory / "parent", bed.directory / "grandparent"
-    imagetool.split_into_parent(bed.images, parent, bed.pid, lambda n: n % 64 < 40)
-    imagetool.split_into_parent(parent, grandparent, bed.pid, lambda n: n % 5 == 0)
+    parents = [bed.directory / f"parent-{i}" for i in range(3)]
+    imagetool.split_into_parent(bed.images, parents[0], bed.pid, lambda n: n % 64 < 40)
+    imagetool.split_into_parent(parents[0], parents[1], bed.pid, lambda n: n % 5 < 3)
+    imagetool.split_into_parent(parents[1], parents[2], bed.pid, lambda n: n % 3 == 1)
     _restore_and_check(bed)
 
 
