@@ -16,6 +16,7 @@ from lazypagesd.cli.criu_options import COMMAND, Parsed, Setting, parse_words
 from lazypagesd.errors import ConfigError
 from lazypagesd.service.options import WARNINGS, DropinOptions
 
+INT_MAX = 2**31 - 1  # criu's numbers, and descriptors, are ints
 DEDUP_WARNING = "--auto-dedup: would punch holes into the images, which stay whole, ignoring"
 
 
@@ -104,4 +105,8 @@ def _text(last: Mapping[str, Setting], name: str) -> str | None:
 def _number(setting: Setting) -> int:
     if not re.fullmatch("[0-9]+", setting.value or ""):
         raise ConfigError(f"--{setting.name}: is not a number ({setting.value!r})")
-    return int(setting.value or "")
+    digits = (setting.value or "").lstrip("0") or "0"
+    # Their count first: int() has a ValueError of its own for thousands of them.
+    if len(digits) > len(str(INT_MAX)) or int(digits) > INT_MAX:
+        raise ConfigError(f"--{setting.name}: is too large ({setting.value!r})")
+    return int(digits)

@@ -124,6 +124,19 @@ def test_what_cannot_be_done_is_refused(words: str, message: str) -> None:
         read_options(["--no-default-config", *words.split()], {})
 
 
+@pytest.mark.parametrize("option", ["-v", "--status-fd="])
+@pytest.mark.parametrize("number", [str(2**31), "9" * 5000], ids=["2^31", "5000 digits"])
+def test_number_is_refused_when_larger_than_an_int(option: str, number: str) -> None:
+    """criu's numbers are ints: a larger one would be an error of Python's later, or at once."""
+    with pytest.raises(ConfigError, match=r"^--[a-z-]+: is too large"):
+        options(option + number)
+
+
+def test_zeros_before_a_number_count_nothing() -> None:
+    """However many there are, it is the same number."""
+    assert options("--status-fd", "0" * 5000 + "7").status_fd == 7
+
+
 def test_later_source_overrides_earlier(tmp_path: Path) -> None:
     """Home, environment, --config, command line: the last that names an option has it."""
     home = tmp_path / ".criu"
