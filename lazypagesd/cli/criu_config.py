@@ -26,6 +26,8 @@ from lazypagesd.errors import ConfigError
 
 DEFAULT = Path("/etc/criu/default.conf")
 OF_USER = Path(".criu/default.conf")
+# Every option of criu fits many times; a device or a pipe that is named by mistake may not end.
+LONGEST = 1 << 20  # characters
 
 
 def config_files(command_line: Parsed, environment: Mapping[str, str]) -> Iterator[Path]:
@@ -48,18 +50,24 @@ def read_config(path: Path) -> Parsed:
     """
     parsed = Parsed()
     try:
-        text = path.read_text(errors="surrogateescape")
+        with path.open(errors="surrogateescape") as file:
+            text = file.read(LONGEST + 1)
     except FileNotFoundError:
         return parsed
     except OSError as error:
         parsed.warnings.append(f"{path}: {error.strerror}, ignoring")
         return parsed
+    if len(text) > LONGEST:
+        raise ConfigError(f"{path}: more than {LONGEST} characters: is this a configuration?")
     for number, line in enumerate(text.split("\n"), start=1):
         _read_line(f"{path}:{number}", line, parsed)
     return parsed
 
 
 def _read_line(place: str, line: str, parsed: Parsed) -> None:
+    # A command line can have none, and no call of the kernel takes a path with one.
+    if "\0" in line:
+        raise ConfigError(f"{place}: a zero byte is in it: is this a text file?")
     try:
         words = shlex.split(line, comments=True)
         if not words:

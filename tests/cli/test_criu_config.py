@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lazypagesd.cli.criu_config import config_files, read_config
+from lazypagesd.cli.criu_config import LONGEST, config_files, read_config
 from lazypagesd.cli.criu_options import Setting, parse_words
 from lazypagesd.errors import ConfigError
 
@@ -90,12 +90,22 @@ def test_what_has_no_effect_is_warned_of(
         ('log-file "x', "No closing quotation"),
         ("--log-file x", "options are written without dashes here ('--log-file')"),
         ("daemon=yes", "--daemon: does not take a value ('yes')"),
+        ("log-file x\0y", "a zero byte is in it: is this a text file?"),
     ],
 )
 def test_wrong_line_is_refused_by_file_and_line(config: Path, text: str, message: str) -> None:
     """The error says where it is."""
     config.write_text(f"\n# ok\n{text}\n")
     with pytest.raises(ConfigError, match=f"^{re.escape(f'{config}:3: {message}')}$"):
+        read_config(config)
+
+
+def test_file_is_refused_when_it_does_not_end(config: Path) -> None:
+    """Of a file without end, as some devices are, no more is read than a configuration can be."""
+    config.write_text("#" * LONGEST)
+    assert read_config(config).settings == []
+    config.write_text("#" * (LONGEST + 1))
+    with pytest.raises(ConfigError, match=f"^{config}: more than {LONGEST} characters"):
         read_config(config)
 
 
