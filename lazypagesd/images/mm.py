@@ -17,7 +17,8 @@ from lazypagesd.images.directory import ImageDirectory
 from lazypagesd.images.framing import Framing, ImageFile, Magic
 
 PAGE_SIZE = mmap.PAGESIZE
-ADDR_LIMIT = 1 << 47  # the end of user addresses on x86-64
+# The end of user addresses on x86-64 with four levels of page tables: the last page is nobody's.
+ADDR_LIMIT = (1 << 47) - PAGE_SIZE
 
 MAP_PRIVATE = 0x02
 MAP_ANONYMOUS = 0x20

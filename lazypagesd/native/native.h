@@ -21,6 +21,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/*
+ * The end of user addresses with four levels of page tables, where loading
+ * and serving agree; the last page below 2^47 is nobody's.
+ */
+#define LPD_USER_SPACE_END 0x7ffffffff000ull
+
 enum {
 	LPD_PAGE_SIZE = 4096,
 	LPD_STATE_VERSION = 1,
@@ -489,7 +495,7 @@ enum lpd_image_fault {
 	LPD_IMAGE_NR_PAGES,      /* number of pages: 0, or 2^32 and more */
 	LPD_IMAGE_FLAGS,         /* flags: unknown, none, or contradictory */
 	LPD_IMAGE_UNALIGNED,     /* address */
-	LPD_IMAGE_PAST_LIMIT,    /* address; it or the end is over 2^47 */
+	LPD_IMAGE_PAST_LIMIT,    /* address; it or the end is too high */
 	LPD_IMAGE_UNSORTED,      /* address, below the end of the one before */
 	LPD_IMAGE_NO_PARENT,     /* address of a page that lies in a parent */
 	LPD_IMAGE_NOT_IN_PARENT, /* address of a page; level says in whom */

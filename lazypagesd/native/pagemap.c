@@ -27,9 +27,6 @@ enum {
 	KNOWN_FLAGS = LPD_ENTRY_PARENT | LPD_ENTRY_LAZY | LPD_ENTRY_PRESENT,
 };
 
-/* The end of user addresses on x86-64. */
-static const uint64_t ADDR_LIMIT = (uint64_t)1 << 47;
-
 struct bytes {
 	const uint8_t *at, *end;
 };
@@ -159,8 +156,8 @@ static int entry_append(struct lpd_pagemap *map, const struct message *message,
 	if (start % map->page_size)
 		return refuse(refusal, LPD_IMAGE_UNALIGNED, start, NULL);
 	/* In this order nothing overflows: nr_pages is 32 bits by now. */
-	if (start >= ADDR_LIMIT ||
-	    nr_pages * map->page_size > ADDR_LIMIT - start)
+	if (start >= LPD_USER_SPACE_END ||
+	    nr_pages * map->page_size > LPD_USER_SPACE_END - start)
 		return refuse(refusal, LPD_IMAGE_PAST_LIMIT, start, NULL);
 	if (start < map->end)
 		return refuse(refusal, LPD_IMAGE_UNSORTED, start, NULL);

@@ -10,9 +10,6 @@
 /* "lazypgsd", read as a little-endian number. */
 #define STATE_MAGIC 0x64736770797a616cull
 
-/* The last address of user space with four levels of page tables. */
-#define USER_SPACE_END 0x7ffffffff000ull
-
 #define COMMIT_TABLE_SHIFT  40
 #define COMMIT_CURSOR_SHIFT 48
 
@@ -90,8 +87,8 @@ static int check_regions(const struct lpd_region *regions, uint64_t nr_regions,
 		const struct lpd_region *region = &regions[i];
 
 		if (region->start < end || !region->nr_pages ||
-		    region->start >= USER_SPACE_END ||
-		    lpd_region_end(region) > USER_SPACE_END ||
+		    region->start >= LPD_USER_SPACE_END ||
+		    lpd_region_end(region) > LPD_USER_SPACE_END ||
 		    (region->start | region->offset) % LPD_PAGE_SIZE ||
 		    region->source >= nr_sources || region->first_bit != bit)
 			return -EINVAL;
@@ -174,7 +171,7 @@ int lpd_state_check(const struct lpd_state *state, uint64_t size)
 	    state->version != LPD_STATE_VERSION)
 		return -EPROTO;
 	/* Also keeps the sizes computed from nr_pages from wrapping around. */
-	if (state->nr_pages > USER_SPACE_END / LPD_PAGE_SIZE)
+	if (state->nr_pages > LPD_USER_SPACE_END / LPD_PAGE_SIZE)
 		return -EBADMSG;
 
 	struct lpd_state expected;

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lazypagesd.engine.state import State
 from lazypagesd.images import entries, wire
 from lazypagesd.images.directory import ImageDirectory
 from lazypagesd.images.entries import load_entries
@@ -72,9 +73,20 @@ def test_entry_is_refused_when_unaligned(tmp_path: Path) -> None:
 def test_entry_is_refused_when_past_user_addresses(
     tmp_path: Path, vaddr: int, nr_pages: int
 ) -> None:
-    """An entry that would end behind 2^47 is refused, without any sum that wraps."""
+    """An entry that would end behind them is refused, without any sum that wraps."""
     write_entries(tmp_path, ImageEntry(vaddr, nr_pages))
     assert f"{vaddr:#x} runs past" in refused(tmp_path)
+
+
+def test_last_page_that_loads_is_the_last_that_a_state_takes(tmp_path: Path) -> None:
+    """Loading refuses what the hand-off would refuse: beyond this page no process has any."""
+    last = ADDR_LIMIT - PAGE_SIZE
+    write_images(
+        tmp_path, [ImageTask(7, (anon_vma(last, 1),), (ImageEntry(last),), bytes(PAGE_SIZE))]
+    )
+    with load(tmp_path) as checkpoint:
+        page_map = checkpoint.page_map(7)
+        State.create("7", page_map.regions, page_map.nr_regions, page_map.nr_pages, 1).close()
 
 
 def test_entry_may_have_all_pages_that_32_bits_count(tmp_path: Path) -> None:

@@ -66,9 +66,9 @@ def test_vma_is_refused_when_it_ends_before_it_starts(tmp_path: Path) -> None:
 
 
 def test_vma_is_refused_when_past_user_addresses(tmp_path: Path) -> None:
-    """Nothing that a process can map ends behind 2^47."""
+    """Nothing that a process can map ends behind the last page below 2^47."""
     vma = replace(ANON, start=ADDR_LIMIT - PAGE_SIZE, end=ADDR_LIMIT + PAGE_SIZE)
-    assert "0x800000000000" in refused(tmp_path, vma)
+    assert "addresses (0x7ffffffff000)" in refused(tmp_path, vma)
 
 
 @pytest.mark.parametrize("second", [addr(1), BASE - PAGE_SIZE])
