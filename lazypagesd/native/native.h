@@ -517,7 +517,8 @@ enum { LPD_RECORD_MAX = 4096 };
  * A pagemap file while it is decoded, piece by piece.  The caller sets all
  * of it at first (position: where the first entry's record begins; what is
  * counted: 0) and from then on only reads it.  With entries NULL nothing but
- * the framing is looked at, and nr_entries is a count to allocate by.
+ * the framing is looked at, and nr_entries is a count to allocate by, of no
+ * more than an entry for each eight bytes of the file.
  */
 struct lpd_pagemap {
 	struct lpd_entry *entries;

@@ -23,6 +23,7 @@ enum {
 
 enum {
 	WIRE_VARINT = 0,
+	MESSAGE_MIN = 4,   /* two required fields of a tag and a number each */
 	TAG_BYTES_MAX = 5, /* a tag is a 32-bit number */
 	KNOWN_FLAGS = LPD_ENTRY_PARENT | LPD_ENTRY_LAZY | LPD_ENTRY_PRESENT,
 };
@@ -182,7 +183,11 @@ static int record_decode(struct lpd_pagemap *map, struct bytes record,
 	struct message message;
 	int r;
 
-	if (!map->entries)
+	/*
+	 * Who counts looks into nothing but what is too short for an entry:
+	 * the zeros of a sparse file must not be counted as records.
+	 */
+	if (!map->entries && record.end - record.at >= MESSAGE_MIN)
 		return 0;
 	r = message_read(record, &message, refusal);
 	return r ? r : entry_append(map, &message, refusal);

@@ -156,6 +156,17 @@ def test_record_is_refused_when_it_runs_past_the_file(tmp_path: Path) -> None:
     assert f"record of {size - FIRST - 4} bytes runs past the file" in refused(tmp_path)
 
 
+def test_hole_of_a_sparse_file_is_refused_before_its_records_are_counted(tmp_path: Path) -> None:
+    """A file that is large for nothing makes nobody read it all, or allocate for what it claims.
+
+    Zeros are the sizes of records of no bytes, each of which would be an entry of 24.
+    """
+    write_entries(tmp_path)
+    with (tmp_path / "pagemap-7.img").open("r+b") as image:
+        image.truncate(FIRST + (1 << 40))
+    assert "required field 1" in refused(tmp_path)
+
+
 def test_file_is_refused_when_it_ends_inside_a_size(tmp_path: Path) -> None:
     """Less than a record's size at the end is not overlooked."""
     write_entries(tmp_path)

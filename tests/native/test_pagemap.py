@@ -193,9 +193,17 @@ def test_fault_is_told_with_its_offset_and_value() -> None:
 
 def test_counting_looks_at_framing_only() -> None:
     """Without an array the records are counted, and must fit the file."""
-    assert decode(frame([b"\xff", b""]), count_only=True) == []
+    assert decode(frame([b"\xff" * 4, b"\xff" * 5]), count_only=True) == []
     cut = decode(frame([b"\xff"])[:-1], count_only=True)
     assert cut == Refusal(lib.LPD_IMAGE_PAST_FILE, 0, 1)
+
+
+@given(st.binary(max_size=3))
+def test_counting_refuses_a_record_too_short_for_any_entry(payload: bytes) -> None:
+    """What is shorter than two fields is refused before anything is allocated for it."""
+    got = decode(frame([payload]), count_only=True)
+    assert isinstance(got, Refusal)
+    assert got == decode(frame([payload]))
 
 
 def test_decoding_stops_at_capacity() -> None:
