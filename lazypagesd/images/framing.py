@@ -82,9 +82,9 @@ class ImageFile(Closing):
             raise ImageError(self.name, what, offset=offset)
         return offset, self._read(size)
 
-    def read_only_record(self) -> tuple[int, bytes]:
-        """Return the one record of a file that has just one."""
-        record = self.read_record()
+    def read_only_record(self, longest: int = RECORD_MAX) -> tuple[int, bytes]:
+        """Return the one record, of at most *longest* bytes, of a file that has just one."""
+        record = self.read_record(longest)
         if self.position != self.size:
             what = f"{self.size - self.position} bytes after the only record"
             raise ImageError(self.name, what, offset=self.position)

@@ -8,13 +8,15 @@ from lazypagesd.images.directory import ImageDirectory
 from lazypagesd.images.framing import Framing, ImageFile, Magic
 
 INVENTORY = "inventory.img"
+# Some hundred bytes are usual.  Unknown fields become Python objects, of thirty times their size.
+INVENTORY_MAX = 1 << 20
 
 
 def load_framing(directory: ImageDirectory) -> Framing:
     """Return how the files of *directory* are framed; ImageError if they cannot be served."""
     with ImageFile(directory, INVENTORY) as image:
         image.read_magic(Magic.INVENTORY, Framing.V1_1)
-        offset, payload = image.read_only_record()
+        offset, payload = image.read_only_record(INVENTORY_MAX)
         entry = wire.parse(wire.inventory_entry, payload, image.name, offset)
         # Before the unknown fields: a version that we do not have explains them.
         if entry.img_version not in set(Framing):

@@ -7,6 +7,7 @@ import pytest
 from lazypagesd.errors import ImageError
 from lazypagesd.images import wire
 from lazypagesd.images.framing import U32, Magic
+from lazypagesd.images.inventory import INVENTORY_MAX
 from lazypagesd.images.writer import frame, write_images
 from tests.images.loading import load, plain_task, refusal, write_plain
 
@@ -56,6 +57,13 @@ def test_unknown_field_is_refused(tmp_path: Path) -> None:
     error = refused(tmp_path, entry, extra=b"\x78\x01")  # field 15, varint 1
     assert "field 15 of inventory_entry" in error.what
     assert "newer CRIU; cannot serve" in error.what
+
+
+def test_record_is_refused_when_larger_than_an_inventory_can_be(tmp_path: Path) -> None:
+    """Unknown fields cost thirty times their size, so a large record is not even looked at."""
+    entry = wire.inventory_entry(img_version=2, fdinfo_per_id=True)
+    error = refused(tmp_path, entry, extra=b"\x78\x01" * (INVENTORY_MAX // 2))
+    assert f"is longer than any known ({INVENTORY_MAX})" in error.what
 
 
 def test_every_known_field_is_accepted(tmp_path: Path) -> None:
