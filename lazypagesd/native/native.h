@@ -158,8 +158,10 @@ void lpd_state_fork(struct lpd_state *child, const struct lpd_state *parent);
 void lpd_state_release(struct lpd_state *state);
 
 /*
- * Check a mapping of size bytes that somebody else left: 0, or -EPROTO (no
- * state, or another version), -EBADMSG (checksum or bounds broken).
+ * Check a mapping of size bytes that somebody else left, and changes no more:
+ * 0, or -EPROTO (no state, or another version), -EBADMSG (checksum or bounds
+ * broken).  A state that passes leads to no page, bit, source or message that
+ * is not there.  That no two regions share a bit is not checked.
  */
 int lpd_state_check(const struct lpd_state *state, uint64_t size);
 

@@ -78,24 +78,51 @@ static uint64_t fixed_checksum(const struct lpd_state *state)
 	return sum;
 }
 
-static int check_regions(const struct lpd_region *regions, uint64_t nr_regions,
-			 uint64_t nr_pages, uint32_t nr_sources)
+/* Without a sum that wraps around: any of it may be anything. */
+static bool region_valid(const struct lpd_region *region, uint64_t nr_pages,
+			 uint32_t nr_sources)
 {
-	uint64_t end = 0, bit = 0;
+	uint64_t size = (uint64_t)region->nr_pages * LPD_PAGE_SIZE;
+
+	return region->nr_pages && region->start < LPD_USER_SPACE_END &&
+	       size <= LPD_USER_SPACE_END - region->start &&
+	       (region->start | region->offset) % LPD_PAGE_SIZE == 0 &&
+	       region->offset <= INT64_MAX - size &&
+	       region->source < nr_sources && region->first_bit < nr_pages &&
+	       region->nr_pages <= nr_pages - region->first_bit;
+}
+
+/*
+ * Sorted, disjoint, within bounds, and of no more pages than there are: so
+ * moves, which cut regions into pages at most, never need a longer table.
+ */
+static bool regions_valid(const struct lpd_region *regions, uint64_t nr_regions,
+			  uint64_t nr_pages, uint32_t nr_sources)
+{
+	uint64_t end = 0, left = nr_pages;
 
 	for (uint64_t i = 0; i < nr_regions; i++) {
-		const struct lpd_region *region = &regions[i];
-
-		if (region->start < end || !region->nr_pages ||
-		    region->start >= LPD_USER_SPACE_END ||
-		    lpd_region_end(region) > LPD_USER_SPACE_END ||
-		    (region->start | region->offset) % LPD_PAGE_SIZE ||
-		    region->source >= nr_sources || region->first_bit != bit)
-			return -EINVAL;
-		end = lpd_region_end(region);
-		bit += region->nr_pages;
+		if (!region_valid(&regions[i], nr_pages, nr_sources) ||
+		    regions[i].start < end || regions[i].nr_pages > left)
+			return false;
+		end = lpd_region_end(&regions[i]);
+		left -= regions[i].nr_pages;
 	}
-	return bit == nr_pages ? 0 : -EINVAL;
+	return true;
+}
+
+/* All bits, side by side: so they are until something is moved. */
+static bool bits_in_order(const struct lpd_region *regions, uint64_t nr_regions,
+			  uint64_t nr_pages)
+{
+	uint64_t bit = 0;
+
+	for (uint64_t i = 0; i < nr_regions; i++) {
+		if (regions[i].first_bit != bit)
+			return false;
+		bit += regions[i].nr_pages;
+	}
+	return bit == nr_pages;
 }
 
 /* Where everything lies; what is fixed depends on this alone. */
@@ -124,10 +151,9 @@ int lpd_state_init(struct lpd_state *state, uint32_t protocol,
 		   const struct lpd_region *regions, uint64_t nr_regions,
 		   uint64_t nr_pages, uint32_t nr_sources)
 {
-	int rc = check_regions(regions, nr_regions, nr_pages, nr_sources);
-
-	if (rc < 0)
-		return rc;
+	if (!regions_valid(regions, nr_regions, nr_pages, nr_sources) ||
+	    !bits_in_order(regions, nr_regions, nr_pages))
+		return -EINVAL;
 	if (!lpd_protocol_get(protocol))
 		return -EPROTONOSUPPORT;
 	init_fixed(state, protocol, nr_pages, nr_sources);
@@ -165,6 +191,25 @@ void lpd_state_release(struct lpd_state *state)
 	__atomic_store_n(&state->released, 1, __ATOMIC_RELAXED);
 }
 
+/* Of a state whose fixed part is as it should be. */
+static bool variable_valid(const struct lpd_state *state)
+{
+	struct lpd_commit commit = lpd_state_commit(state);
+	const struct lpd_region *regions =
+		(const void *)((const char *)state +
+			       state->table_offset[commit.table]);
+
+	if (commit.nr_regions > state->nr_pages ||
+	    commit.cursor > LPD_MAX_MESSAGES ||
+	    state->nr_missing > state->nr_pages)
+		return false;
+	for (unsigned int i = 0; i < commit.cursor; i++)
+		if (state->order[i] >= LPD_MAX_MESSAGES)
+			return false;
+	return regions_valid(regions, commit.nr_regions, state->nr_pages,
+			     state->nr_sources);
+}
+
 int lpd_state_check(const struct lpd_state *state, uint64_t size)
 {
 	if (size < sizeof(*state) || state->magic != STATE_MAGIC ||
@@ -182,9 +227,7 @@ int lpd_state_check(const struct lpd_state *state, uint64_t size)
 	    state->unmapped_offset != expected.unmapped_offset ||
 	    state->table_offset[0] != expected.table_offset[0] ||
 	    state->table_offset[1] != expected.table_offset[1] ||
-	    lpd_state_commit(state).nr_regions > state->nr_pages ||
-	    lpd_state_commit(state).cursor > LPD_MAX_MESSAGES ||
-	    !lpd_protocol_get(state->protocol))
+	    !lpd_protocol_get(state->protocol) || !variable_valid(state))
 		return -EBADMSG;
 	return 0;
 }

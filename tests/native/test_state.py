@@ -132,6 +132,66 @@ def test_check_refuses_a_commit_out_of_bounds(what: str, commit: int) -> None:
     assert lib.lpd_state_check(state.pointer, state.size) == -errno.EBADMSG, what
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("start", BASE + 8),  # not aligned
+        ("start", BASE + 9 * PAGE),  # overlaps the second
+        ("start", 2**64 - PAGE),
+        ("nr_pages", 0),
+        ("nr_pages", 2**32 - 1),
+        ("offset", 512),
+        ("offset", 2**63),  # no file is so long
+        ("offset", 2**63 - PAGE),  # its end is not
+        ("first_bit", 4),  # the second of its two pages has none
+        ("first_bit", 2**64 - 1),
+        ("source", 1),
+    ],
+)
+def test_check_refuses_a_region_out_of_bounds(field: str, value: int) -> None:
+    """No region that is left behind leads to a page, a bit or a source that is not there."""
+    state = Memory.of(TWO)
+    nr_regions = ffi.new("uint64_t *")
+    region = ffi.cast("struct lpd_region *", lib.lpd_state_regions(state.pointer, nr_regions))
+    setattr(region, field, value)
+    assert lib.lpd_state_check(state.pointer, state.size) == -errno.EBADMSG
+
+
+def test_check_refuses_more_pages_in_regions_than_there_are() -> None:
+    """Regions that share bits could be cut by moves into more than a table has room for."""
+    state = Memory.of(TWO)
+    nr_regions = ffi.new("uint64_t *")
+    regions = ffi.cast("struct lpd_region *", lib.lpd_state_regions(state.pointer, nr_regions))
+    regions[0].nr_pages = 3
+    assert lib.lpd_state_check(state.pointer, state.size) == -errno.EBADMSG
+
+
+def test_check_refuses_an_order_out_of_bounds() -> None:
+    """Each message that has taken effect is one of the buffer's; what follows is not looked at."""
+    state = Memory.of(TWO)
+    state.pointer.commit = len(TWO) | 2 << 48
+    state.pointer.order[2] = lib.LPD_MAX_MESSAGES
+    assert lib.lpd_state_check(state.pointer, state.size) == 0
+    state.pointer.order[1] = lib.LPD_MAX_MESSAGES
+    assert lib.lpd_state_check(state.pointer, state.size) == -errno.EBADMSG
+
+
+def test_check_refuses_more_missing_pages_than_there_are() -> None:
+    """Whoever goes on must not wait for pages that no region has."""
+    state = Memory.of(TWO)
+    state.pointer.nr_missing = 6
+    assert lib.lpd_state_check(state.pointer, state.size) == -errno.EBADMSG
+
+
+def test_check_accepts_what_moves_and_forks_leave() -> None:
+    """Regions whose bits are no longer in order, or fewer than pages, are a state as well."""
+    state = Memory.of(TWO)
+    lib.lpd_state_remap(state.pointer, BASE, BASE + 20 * PAGE, PAGE, 1)
+    lib.lpd_state_remap(state.pointer, BASE + 20 * PAGE, BASE + 9 * PAGE, PAGE, 2)
+    assert [region.first_bit for region in regions_of(state.pointer)] == [1, 2, 0, 4]
+    assert lib.lpd_state_check(state.pointer, state.size) == 0
+
+
 def test_state_can_be_read_by_another_process(repository: object) -> None:
     """A process that is given the memfd finds the same regions in it."""
     state = State.create("test", c_regions(TWO), 2, 5, 1)
