@@ -84,7 +84,7 @@ def criu() -> Path:
 @pytest.fixture(scope="session")
 def userfaultfd_allowed() -> None:
     """Skip, with the exact reason, where no userfaultfd with all events can be had."""
-    fd = _open_userfaultfd()
+    fd = open_userfaultfd()
     try:
         fcntl.ioctl(fd, UFFDIO_API, struct.pack("=3Q", UFFD_API, ALL_EVENTS, 0))
     except OSError as error:
@@ -96,12 +96,13 @@ def userfaultfd_allowed() -> None:
 @pytest.fixture
 def userfaultfd(userfaultfd_allowed: None) -> Iterator[int]:
     """Open a userfaultfd, with UFFDIO_API still to be called; the fixture closes it."""
-    fd = _open_userfaultfd()
+    fd = open_userfaultfd()
     yield fd
     os.close(fd)
 
 
-def _open_userfaultfd() -> int:
+def open_userfaultfd() -> int:
+    """Return a userfaultfd, with UFFDIO_API still to be called; skip where there is none."""
     flags = os.O_CLOEXEC | os.O_NONBLOCK
     libc = ctypes.CDLL(None, use_errno=True)
     number = USERFAULTFD_SYSCALLS.get(platform.machine())
