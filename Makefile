@@ -6,14 +6,17 @@ PYTEST_ARGS ?=
 SEED ?= 1
 ROUNDS ?= 0
 SECONDS ?= 3600
+# Of `make fuzz`, beside the seconds.
+TARGET ?= images
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap test lint torture demo clean
+.PHONY: help bootstrap test lint torture fuzz demo clean
 
 help:
 	@echo 'make test    run every test; PYTEST_ARGS="-k word" runs some'
 	@echo 'make lint    check formatting, types and layers alone'
 	@echo 'make torture look for pages that are wrong, for SECONDS=3600, from SEED=1 on'
+	@echo 'make fuzz    look for input that breaks a TARGET=images, for SECONDS=3600'
 	@echo 'make demo    show a restore that is served page by page'
 	@echo 'make clean   remove what the others made'
 
@@ -28,6 +31,10 @@ lint: bootstrap
 
 torture: bootstrap
 	@$(PYTHON) -m tests.torture --vary --seed $(SEED) --rounds $(ROUNDS) --total $(SECONDS)
+
+fuzz: bootstrap
+	@$(PYTHON) -m pip install -q --group fuzz
+	@$(PYTHON) -m tests.fuzz --target $(TARGET) --seconds $(SECONDS)
 
 demo: bootstrap
 	@$(PYTHON) -m lazypagesd.demo
