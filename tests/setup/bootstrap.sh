@@ -65,7 +65,8 @@ has_compiler() {
 }
 
 has_sanitizers() {
-	[[ $(gcc -print-file-name=libasan.so 2>/dev/null) == /* ]]
+	[[ $(gcc -print-file-name=libasan.so 2>/dev/null) == /* &&
+		$(gcc -print-file-name=libtsan.so 2>/dev/null) == /* ]]
 }
 
 has_python_headers() {
