@@ -10,13 +10,14 @@ SECONDS ?= 3600
 TARGET ?= images
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap test lint torture fuzz demo clean
+.PHONY: help bootstrap test lint torture fuzz zdtm demo clean
 
 help:
 	@echo 'make test    run every test; PYTEST_ARGS="-k word" runs some'
 	@echo 'make lint    check formatting, types and layers alone'
 	@echo 'make torture look for pages that are wrong, for SECONDS=3600, from SEED=1 on'
 	@echo 'make fuzz    look for input that breaks a TARGET=images, for SECONDS=3600'
+	@echo 'make zdtm    run the tests of CRIU with either daemon; ZDTM_ARGS="--flavors h" runs some'
 	@echo 'make demo    show a restore that is served page by page'
 	@echo 'make clean   remove what the others made'
 
@@ -35,6 +36,10 @@ torture: bootstrap
 fuzz: bootstrap
 	@$(PYTHON) -m pip install -q --group fuzz
 	@$(PYTHON) -m tests.fuzz --target $(TARGET) --seconds $(SECONDS)
+
+zdtm: bootstrap
+	@tests/setup/get-zdtm.sh .build/zdtm
+	@$(PYTHON) -m tests.zdtm $(ZDTM_ARGS)
 
 demo: bootstrap
 	@$(PYTHON) -m lazypagesd.demo
