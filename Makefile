@@ -2,12 +2,13 @@
 
 PYTHON = .venv/bin/python
 PYTEST_ARGS ?=
-# Of `make torture`: the first seed, rounds (0: as many as fit) and seconds.
+# Of `make torture`: the first seed, rounds (0: as many as fit), seconds, and further options.
 SEED ?= 1
 ROUNDS ?= 0
 SECONDS ?= 3600
 # Of `make fuzz`, beside the seconds.
 TARGET ?= images
+TORTURE_ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help bootstrap test lint torture fuzz zdtm demo clean
@@ -31,7 +32,7 @@ lint: bootstrap
 	@$(PYTHON) -m pytest -q tests/test_style.py tests/test_layers.py $(PYTEST_ARGS)
 
 torture: bootstrap
-	@$(PYTHON) -m tests.torture --vary --seed $(SEED) --rounds $(ROUNDS) --total $(SECONDS)
+	@$(PYTHON) -m tests.torture --vary --seed $(SEED) --rounds $(ROUNDS) --total $(SECONDS) $(TORTURE_ARGS)
 
 fuzz: bootstrap
 	@$(PYTHON) -m pip install -q --group fuzz

@@ -1,10 +1,13 @@
-"""The sanitizers find nothing in the C, and what is wrong they do find."""
+"""The sanitizers find nothing in the C, tested or tortured, and what is wrong they do find."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 from tests.sanitizers import ADDRESS, THREAD, Interpreter, MissingRuntime, build_sanitized
+from tests.torture.rounds import Settings, compile_torture, run_round
 
 # The first to ask for a copy waits until it is built.
 pytestmark = pytest.mark.timeout(600)
@@ -62,10 +65,34 @@ def interpreter(
     return copies[sanitizers]
 
 
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The process that tortures."""
+    return compile_torture(tmp_path_factory.mktemp("torture"))
+
+
 @pytest.mark.parametrize("interpreter", [ADDRESS], indirect=True)
 def test_native_tests_pass_when_sanitized(interpreter: Interpreter) -> None:
     """The tests of native/ find no bad memory access and no undefined behaviour."""
     interpreter.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/native")
+
+
+@pytest.mark.uffd
+@pytest.mark.parametrize(
+    ("interpreter", "seed", "settings"),
+    [
+        pytest.param(ADDRESS, 1, Settings(seconds=1), id="addresses"),
+        pytest.param(THREAD, 3, Settings(seconds=1, nr_processes=3), id="threads"),
+    ],
+    indirect=["interpreter"],
+)
+def test_torture_when_sanitized(
+    program: Path, tmp_path: Path, interpreter: Interpreter, seed: int, settings: Settings
+) -> None:
+    """Neither a bad access nor a race comes of processes that rearrange their memory."""
+    result = run_round(program, tmp_path / "round", seed, settings, interpreter)
+    assert not result.finding, result.finding
+    assert result.nr_faults > 100
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tests.sanitizers import RUNTIMES, Interpreter, build_sanitized
 from tests.torture.rounds import Result, Settings, compile_torture, run_round
 
 
@@ -29,6 +30,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--vary", action="store_true", help="other threads, sizes and processes every round")
     add("--ambiguous", action="store_true", help="also what event-order.md says cannot be known")
     add("--untold-calls", action="store_true", help="also calls that send no event")
+    add("--sanitize", choices=RUNTIMES, help="build what serves with these sanitizers")
     return parser.parse_args(arguments)
 
 
@@ -66,6 +68,7 @@ def replay(options: argparse.Namespace, settings: Settings, seed: int) -> str:
     words += ["--cold"] if settings.cold else []
     words += ["--ambiguous"] if options.ambiguous else []
     words += ["--untold-calls"] if options.untold_calls else []
+    words += [f"--sanitize {options.sanitize}"] if options.sanitize else []
     return " ".join(words)
 
 
@@ -76,10 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="lazypagesd-torture-") as name:
         program = compile_torture(Path(name))
+        interpreter = Interpreter()
+        if options.sanitize:
+            interpreter = build_sanitized(options.sanitize, Path(name, "sanitized"))
         seed = options.seed
         while time.monotonic() < end and (not options.rounds or len(results) < options.rounds):
             settings = settings_of(options, seed)
-            results.append(run_round(program, Path(name, "round"), seed, settings))
+            results.append(run_round(program, Path(name, "round"), seed, settings, interpreter))
             print(results[-1], flush=True)
             if results[-1].finding:
                 print(results[-1].finding, "again:", replay(options, settings, seed), sep="\n")

@@ -7,14 +7,16 @@ import re
 import select
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from lazypagesd.images.mm import PAGE_SIZE
 from lazypagesd.images.writer import ImageEntry, ImageTask, anon_vma, write_images
+from tests.sanitizers import Interpreter
 
 SOURCES = Path(__file__).parent
+DEFAULT = Interpreter()
+DROP_IN = ["lazypagesd", "lazy-pages", "-v4", "-o", "daemon.log"]
 PID = 77  # in the image, which knows nothing of the processes that run
 SPARE_S = 60.0  # for start and end; a process finds out itself when it hangs
 FAULTS = re.compile(r"([0-9]+) faults served")
@@ -62,13 +64,20 @@ def compile_torture(directory: Path) -> Path:
     return program
 
 
-def run_round(program: Path, directory: Path, seed: int, settings: Settings) -> Result:
-    """Run one round in *directory*, which is emptied first."""
+def run_round(
+    program: Path,
+    directory: Path,
+    seed: int,
+    settings: Settings,
+    interpreter: Interpreter = DEFAULT,
+) -> Result:
+    """Run one round in *directory*, which is emptied first; the daemon, with *interpreter*."""
     shutil.rmtree(directory, ignore_errors=True)
     images, work = directory / "images", directory / "work"
     write_round_images(program, images, seed, settings)
     work.mkdir()
-    daemon = start_daemon(images, work, directory)
+    command = interpreter.command("-m", *DROP_IN, "-D", images, "-W", work)
+    daemon = start_daemon(command, interpreter, directory / "daemon.out")
     processes: list[subprocess.Popen[str]] = []
     try:
         for _ in range(settings.nr_processes):
@@ -114,16 +123,19 @@ def write_round_images(program: Path, images: Path, seed: int, settings: Setting
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def start_daemon(images: Path, work: Path, directory: Path) -> subprocess.Popen[str]:
-    """Start ``lazypagesd lazy-pages`` and return when it listens."""
+def start_daemon(
+    command: list[str | Path], interpreter: Interpreter, output: Path
+) -> subprocess.Popen[str]:
+    """Start what serves, and return when it listens."""
     read_fd, write_fd = os.pipe()
-    command = [sys.executable, "-m", "lazypagesd", "lazy-pages", "-v4", "-o", "daemon.log"]
     try:
-        with (directory / "daemon.out").open("w") as output:
+        with output.open("w") as file:
             daemon = subprocess.Popen(
-                [*command, "-D", images, "-W", work, "--status-fd", str(write_fd)],
+                [*command, "--status-fd", str(write_fd)],
+                cwd=interpreter.directory,
+                env=interpreter.whole_environment,
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdout=file,
                 stderr=subprocess.STDOUT,
                 pass_fds=[write_fd],
                 text=True,
@@ -131,7 +143,7 @@ def start_daemon(images: Path, work: Path, directory: Path) -> subprocess.Popen[
         os.close(write_fd)
         if not select.select([read_fd], [], [], SPARE_S)[0] or os.read(read_fd, 1) != b"\0":
             daemon.kill()
-            raise AssertionError("daemon not ready: " + (directory / "daemon.out").read_text())
+            raise AssertionError("daemon not ready: " + output.read_text())
     finally:
         os.close(read_fd)
     return daemon

@@ -44,9 +44,17 @@ def test_no_page_is_wrong(program: Path, tmp_path: Path, seed: int, settings: Se
     assert result.nr_operations > 100
 
 
-def test_replay_command_names_the_settings_of_the_round() -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param([], id="dropin"),
+        pytest.param(["--sanitize", "thread"], id="sanitized"),
+    ],
+)
+def test_replay_command_names_the_settings_of_the_round(words: list[str]) -> None:
     """What is printed with a finding leads to the same round."""
-    options = parse(["--vary", "--seed", "14"])
+    options = parse(["--vary", "--seed", "14", *words])
     settings = settings_of(options, 14)
     again = parse(replay(options, settings, 14).split()[3:])
     assert settings_of(again, 14) == settings
+    assert again.sanitize == options.sanitize
