@@ -81,8 +81,22 @@ def test_native_tests_pass_when_sanitized(interpreter: Interpreter) -> None:
 @pytest.mark.parametrize(
     ("interpreter", "seed", "settings"),
     [
-        pytest.param(ADDRESS, 1, Settings(seconds=1), id="addresses"),
-        pytest.param(THREAD, 3, Settings(seconds=1, nr_processes=3), id="threads"),
+        pytest.param(ADDRESS, 1, Settings(seconds=1), id="addresses-dropin"),
+        pytest.param(
+            ADDRESS,
+            2,
+            Settings(seconds=1, nr_processes=2, nr_workers=2, cold=True),
+            id="addresses-engine",
+        ),
+        pytest.param(
+            THREAD, 3, Settings(seconds=1, nr_processes=3, nr_workers=2), id="threads-engine"
+        ),
+        pytest.param(
+            THREAD,
+            4,
+            Settings(seconds=1, nr_threads=2, nr_processes=2, nr_workers=2, cold=True),
+            id="threads-cold",
+        ),
     ],
     indirect=["interpreter"],
 )

@@ -1,8 +1,9 @@
-"""Torture the daemon for some rounds, and stop at the first finding."""
+"""Torture the daemon, or its engine alone, for some rounds; stop at the first finding."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -24,27 +25,36 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--seconds", type=float, default=1.5, help="of a round (%(default)s)")
     add("--threads", type=int, default=4, help="of a process, an arena each (%(default)s)")
     add("--size", type=int, default=256, help="MiB of a process (%(default)s)")
-    add("--processes", type=int, default=1, help="restores at a time (%(default)s)")
+    add("--processes", type=int, help="restores at a time (1, or one for each worker)")
     add("--operations", default="", help="letters of operations.c; all by default")
     add("--cold", action="store_true", help="begin with pages that are not in the page cache")
     add("--vary", action="store_true", help="other threads, sizes and processes every round")
     add("--ambiguous", action="store_true", help="also what event-order.md says cannot be known")
     add("--untold-calls", action="store_true", help="also calls that send no event")
+    add("--engine", action="store_true", help="the engine alone, and look at its books")
+    add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="of it (%(default)s)")
     add("--sanitize", choices=RUNTIMES, help="build what serves with these sanitizers")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.workers < 1:
+        parser.error("--workers must be at least 1")
+    return options
 
 
 def settings_of(options: argparse.Namespace, seed: int) -> Settings:
     """Return what the round of *seed* is like."""
     flags = "u" * options.untold_calls + "a" * options.ambiguous
+    nr_workers = options.workers if options.engine else 0
+    # So that each worker has something to do.
+    nr_processes = options.processes or max(nr_workers, 1)
     settings = Settings(
         seconds=options.seconds,
         nr_threads=options.threads,
         size_mib=options.size,
-        nr_processes=options.processes,
+        nr_processes=nr_processes,
         flags=flags or "-",
         operations=options.operations,
         cold=options.cold,
+        nr_workers=nr_workers,
     )
     if not options.vary:
         return settings
@@ -52,7 +62,7 @@ def settings_of(options: argparse.Namespace, seed: int) -> Settings:
         settings,
         nr_threads=(2, 4, 8, 3, 12)[seed % 5],
         size_mib=(256, 64, 512)[seed % 3],
-        nr_processes=(1, 1, 2, 3)[seed // 3 % 4],
+        nr_processes=max(nr_processes, (1, 1, 2, 3)[seed // 3 % 4]),
         cold=seed % 7 == 0,
     )
 
@@ -68,6 +78,7 @@ def replay(options: argparse.Namespace, settings: Settings, seed: int) -> str:
     words += ["--cold"] if settings.cold else []
     words += ["--ambiguous"] if options.ambiguous else []
     words += ["--untold-calls"] if options.untold_calls else []
+    words += [f"--engine --workers {settings.nr_workers}"] if settings.nr_workers else []
     words += [f"--sanitize {options.sanitize}"] if options.sanitize else []
     return " ".join(words)
 

@@ -1,4 +1,4 @@
-"""One round: images, the daemon, and processes that hand themselves over to it."""
+"""One round: images, the daemon or an engine alone, and processes that hand themselves over."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from tests.sanitizers import Interpreter
 
 SOURCES = Path(__file__).parent
 DEFAULT = Interpreter()
-DROP_IN = ["lazypagesd", "lazy-pages", "-v4", "-o", "daemon.log"]
 PID = 77  # in the image, which knows nothing of the processes that run
 SPARE_S = 60.0  # for start and end; a process finds out itself when it hangs
 FAULTS = re.compile(r"([0-9]+) faults served")
@@ -25,7 +24,10 @@ RESULT = re.compile(r"([0-9]+) operations, ([0-9]+) forks, ([0-9]+) pages checke
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a round is like, apart from its seed; *flags* and *operations* are main.c's."""
+    """What a round is like, apart from its seed; *flags* and *operations* are main.c's.
+
+    *nr_workers* are those of an engine alone; with 0 it is the drop-in, which has its own.
+    """
 
     seconds: float = 1.5
     nr_threads: int = 4
@@ -34,6 +36,7 @@ class Settings:
     flags: str = ""
     operations: str = ""
     cold: bool = False
+    nr_workers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ def run_round(
     images, work = directory / "images", directory / "work"
     write_round_images(program, images, seed, settings)
     work.mkdir()
-    command = interpreter.command("-m", *DROP_IN, "-D", images, "-W", work)
+    command = interpreter.command("-m", *daemon_arguments(settings), "-D", images, "-W", work)
     daemon = start_daemon(command, interpreter, directory / "daemon.out")
     processes: list[subprocess.Popen[str]] = []
     try:
@@ -121,6 +124,18 @@ def write_round_images(program: Path, images: Path, seed: int, settings: Setting
         with pages.open("rb") as file:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def daemon_arguments(settings: Settings) -> list[str]:
+    """Return the module that serves a round, and how."""
+    if not settings.nr_workers:
+        return ["lazypagesd", "lazy-pages", "-v4", "-o", "daemon.log"]
+    numbers = {
+        "--workers": settings.nr_workers,
+        "--processes": settings.nr_processes,
+        "--pid": PID,
+    }
+    return ["tests.torture.engine", *(f"{name}={number}" for name, number in numbers.items())]
 
 
 def start_daemon(

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lazypagesd.engine.statistics import Counters
 from tests.torture.__main__ import parse, replay, settings_of
+from tests.torture.engine import audit_session
 from tests.torture.rounds import Settings, compile_torture, run_round
 
 pytestmark = pytest.mark.uffd
@@ -35,6 +37,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Settings(seconds=1, nr_threads=8, operations="numogsydfkalpPcwrW|"),
             id="one-address-space",
         ),
+        pytest.param(
+            7, Settings(seconds=1, size_mib=64, nr_processes=3, nr_workers=2), id="engine"
+        ),
     ],
 )
 def test_no_page_is_wrong(program: Path, tmp_path: Path, seed: int, settings: Settings) -> None:
@@ -48,7 +53,8 @@ def test_no_page_is_wrong(program: Path, tmp_path: Path, seed: int, settings: Se
     "words",
     [
         pytest.param([], id="dropin"),
-        pytest.param(["--sanitize", "thread"], id="sanitized"),
+        pytest.param(["--engine", "--workers", "3"], id="engine"),
+        pytest.param(["--engine", "--sanitize", "thread"], id="sanitized"),
     ],
 )
 def test_replay_command_names_the_settings_of_the_round(words: list[str]) -> None:
@@ -58,3 +64,38 @@ def test_replay_command_names_the_settings_of_the_round(words: list[str]) -> Non
     again = parse(replay(options, settings, 14).split()[3:])
     assert settings_of(again, 14) == settings
     assert again.sanitize == options.sanitize
+
+
+def test_engine_has_a_process_for_each_worker() -> None:
+    """Rounds of an engine give each of its workers something to do."""
+    for seed in range(12):
+        options = parse(["--vary", "--engine", "--workers", "3"])
+        assert settings_of(options, seed).nr_processes >= 3
+
+
+def counters(**counted: int) -> Counters:
+    """Return what a session that filled ten pages has counted, but for what is *counted*."""
+    names = dict.fromkeys(set(Counters.__slots__) - {"latency"}, 0)
+    right = {"nr_pages": 10, "pages_fault": 2, "pages_drain": 8, "bytes": 10 * 4096}
+    return Counters(latency=(2,), **(names | right | counted))
+
+
+def test_right_books_pass() -> None:
+    """A session whose counters add up is no finding."""
+    assert list(audit_session(counters(), 10)) == []
+
+
+@pytest.mark.parametrize(
+    "counted",
+    [
+        pytest.param({"pages_present": 1}, id="a-page-twice"),
+        pytest.param({"bytes": 9 * 4096}, id="bytes"),
+        pytest.param({"pages_zero": 1}, id="latency"),
+        pytest.param({"events_unknown": 1}, id="unknown-event"),
+        pytest.param({"held": 1}, id="held"),
+        pytest.param({"retries": 2**64 - 1}, id="below-zero"),
+    ],
+)
+def test_wrong_books_are_found(counted: dict[str, int]) -> None:
+    """A counter that is off by one is a finding."""
+    assert len(list(audit_session(counters(**counted), 10))) == 1
