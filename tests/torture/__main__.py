@@ -28,9 +28,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--processes", type=int, help="restores at a time (1, or one for each worker)")
     add("--operations", default="", help="letters of operations.c; all by default")
     add("--cold", action="store_true", help="begin with pages that are not in the page cache")
-    add("--vary", action="store_true", help="other threads, sizes and processes every round")
-    add("--ambiguous", action="store_true", help="also what event-order.md says cannot be known")
-    add("--untold-calls", action="store_true", help="also calls that send no event")
+    add("--vary", action="store_true", help="other settings every round")
     add("--engine", action="store_true", help="the engine alone, and look at its books")
     add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="of it (%(default)s)")
     add("--sanitize", choices=RUNTIMES, help="build what serves with these sanitizers")
@@ -42,8 +40,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def settings_of(options: argparse.Namespace, seed: int) -> Settings:
     """Return what the round of *seed* is like."""
-    flags = "u" * options.untold_calls + "a" * options.ambiguous
-    nr_workers = options.workers if options.engine else 0
+    engine_alone = options.engine or (options.vary and seed % 4 == 3)
+    nr_workers = options.workers if engine_alone else 0
     # So that each worker has something to do.
     nr_processes = options.processes or max(nr_workers, 1)
     settings = Settings(
@@ -51,7 +49,6 @@ def settings_of(options: argparse.Namespace, seed: int) -> Settings:
         nr_threads=options.threads,
         size_mib=options.size,
         nr_processes=nr_processes,
-        flags=flags or "-",
         operations=options.operations,
         cold=options.cold,
         nr_workers=nr_workers,
@@ -76,8 +73,6 @@ def replay(options: argparse.Namespace, settings: Settings, seed: int) -> str:
     ]
     words += [f"--operations '{settings.operations}'"] if settings.operations else []
     words += ["--cold"] if settings.cold else []
-    words += ["--ambiguous"] if options.ambiguous else []
-    words += ["--untold-calls"] if options.untold_calls else []
     words += [f"--engine --workers {settings.nr_workers}"] if settings.nr_workers else []
     words += [f"--sanitize {options.sanitize}"] if options.sanitize else []
     return " ".join(words)

@@ -42,7 +42,7 @@ void rewrite(struct arena *arena)
 	struct range *range;
 	size_t page;
 
-	if (!has_page(arena, PAGE_NONE | PAGE_READONLY, &range, &page))
+	if (!has_page(arena, PAGE_NO_ACCESS | PAGE_READONLY, &range, &page))
 		return;
 	note(arena, range, page, 1, NULL);
 	set_key(arena, range, page);
@@ -55,7 +55,7 @@ void read_from_file(struct arena *arena)
 	struct range *range;
 	size_t page;
 
-	if (!has_page(arena, PAGE_NONE | PAGE_READONLY, &range, &page))
+	if (!has_page(arena, PAGE_NO_ACCESS | PAGE_READONLY, &range, &page))
 		return;
 	note(arena, range, page, 1, NULL);
 	set_key(arena, range, page);
@@ -73,7 +73,7 @@ void write_to_file(struct arena *arena)
 	uint64_t bytes[WORDS_PER_PAGE];
 	struct range *range = choose_range(arena);
 	size_t page = choose(arena, range->nr);
-	bool hidden = range->pages[page].flags & PAGE_NONE;
+	bool hidden = range->pages[page].flags & PAGE_NO_ACCESS;
 	ssize_t n = pwrite(arena->file, page_addr(range, page), PAGE_SIZE, 0);
 
 	if (hidden) {
@@ -104,7 +104,7 @@ void write_to_pipe(struct arena *arena)
 	struct range *range;
 	size_t page;
 
-	if (!has_page(arena, PAGE_NONE, &range, &page))
+	if (!has_page(arena, PAGE_NO_ACCESS, &range, &page))
 		return;
 	struct iovec vector = {page_addr(range, page), PAGE_SIZE};
 	bool spliced = choose(arena, 2);

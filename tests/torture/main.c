@@ -2,7 +2,7 @@
  * torture image FILE SEED ARENAS MIB: write the pages of the image to FILE, and
  * print the address and the length of every run of them.
  *
- * torture run DIR PID SEED ARENAS MIB SECONDS FLAGS OPERATIONS: be the process
+ * torture run DIR PID SEED ARENAS MIB SECONDS OPERATIONS: be the process
  * PID of that image, hand over to the daemon that listens in DIR, and go on
  * for so long.  Exits with 1 after the first wrong page, and with 2 when a
  * thread has made no progress for HANG_S.
@@ -204,7 +204,7 @@ int main(int argc, char **argv)
 {
 	bool image = argc == 6 && strcmp(argv[1], "image") == 0;
 
-	if (!image && (argc != 10 || strcmp(argv[1], "run") != 0)) {
+	if (!image && (argc != 9 || strcmp(argv[1], "run") != 0)) {
 		fprintf(stderr, "see the comment in main.c\n");
 		return 2;
 	}
@@ -218,8 +218,6 @@ int main(int argc, char **argv)
 	if (image)
 		return write_image(argv[2]);
 	options.seconds = strtod(argv[7], NULL);
-	options.untold_calls = strchr(argv[8], 'u');
-	options.ambiguous = strchr(argv[8], 'a');
-	options.operations = argv[9];
+	options.operations = argv[8];
 	return run(argv[2], atoi(argv[3]));
 }

@@ -20,37 +20,6 @@
 
 #define READ_WRITE (PROT_READ | PROT_WRITE)
 
-/*
- * The daemon knows which places are taken only by pages of the image.  When
- * other registered memory makes room, and another thread moves pages there
- * before that has been told, the order of the two cannot be known
- * (docs/explanation/event-order.md, "What remains").  So those who free such
- * memory hold this for writing, and those who move any for reading.
- */
-static pthread_rwlock_t places = PTHREAD_RWLOCK_INITIALIZER;
-
-static bool is_ambiguous(const struct range *range)
-{
-	return range->registered && any_flag(range, PAGE_UNTOLD);
-}
-
-/* Before a range, and if not NULL another, is moved or made free. */
-static void begin_to_free(const struct range *range, const struct range *other)
-{
-	if (options.ambiguous)
-		return;
-	if (is_ambiguous(range) || (other && is_ambiguous(other)))
-		pthread_rwlock_wrlock(&places);
-	else
-		pthread_rwlock_rdlock(&places);
-}
-
-static void end_freeing(void)
-{
-	if (!options.ambiguous)
-		pthread_rwlock_unlock(&places);
-}
-
 struct range *choose_range(struct arena *arena)
 {
 	return &arena->ranges[choose(arena, arena->nr_ranges)];
@@ -86,6 +55,15 @@ static void set_zero(struct range *range, uint32_t extra_flags)
 	}
 }
 
+static void change_flag(struct range *range, uint32_t flag, bool set)
+{
+	for (size_t i = 0; i < range->nr; i++) {
+		range->pages[i].flags &= ~flag;
+		if (set)
+			range->pages[i].flags |= flag;
+	}
+}
+
 /* ---- mappings ---- */
 
 void map_new(struct arena *arena)
@@ -109,9 +87,7 @@ void map_new(struct arena *arena)
 void unmap_range(struct arena *arena, struct range *range)
 {
 	note(arena, range, 0, range->nr, NULL);
-	begin_to_free(range, NULL);
 	must(arena, munmap(range->addr, range->nr * PAGE_SIZE) == 0, "munmap");
-	end_freeing();
 	remove_range(arena, range);
 }
 
@@ -124,20 +100,17 @@ void unmap(struct arena *arena)
 }
 
 /* Move a range to where it takes the place of other memory of ours. */
-static void move_over(struct arena *arena, struct range *range, char *to,
-		      const struct range *replaced)
+static void move_over(struct arena *arena, struct range *range, char *to)
 {
 	size_t step = range->split ? 1 : range->nr;
 
 	note(arena, range, 0, range->nr, to);
-	begin_to_free(range, replaced);
 	for (size_t i = 0; i < range->nr; i += step)
 		must(arena,
 		     mremap(page_addr(range, i), step * PAGE_SIZE,
 			    step * PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED,
 			    to + i * PAGE_SIZE) == to + i * PAGE_SIZE,
 		     "mremap");
-	end_freeing();
 	range->addr = to;
 }
 
@@ -150,7 +123,7 @@ void move_to_new(struct arena *arena)
 	char *to = mmap(NULL, range->nr * PAGE_SIZE, PROT_NONE,
 			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	must(arena, to != MAP_FAILED, "mmap of a destination");
-	move_over(arena, range, to, NULL);
+	move_over(arena, range, to);
 }
 
 /* Registered memory that makes room in the call itself: UNMAP, then REMAP. */
@@ -167,7 +140,7 @@ void move_to_own(struct arena *arena)
 			 choose(arena, target->nr - range->nr + 1), range->nr);
 	if (!target)
 		return;
-	move_over(arena, range, target->addr, target);
+	move_over(arena, range, target->addr);
 	remove_range(arena, target);
 }
 
@@ -180,15 +153,13 @@ void grow(struct arena *arena)
 	if (!range || range->split)
 		return;
 	note(arena, range, 0, range->nr, NULL);
-	begin_to_free(range, NULL);
 	char *addr = mremap(range->addr, range->nr * PAGE_SIZE,
 			    (range->nr + more) * PAGE_SIZE, MREMAP_MAYMOVE);
-	end_freeing();
 	must(arena, addr != MAP_FAILED, "mremap to grow");
 
 	/* Its flags are those of the mapping, and so of the last page. */
-	uint32_t flags =
-		range->pages[range->nr - 1].flags & ~(PAGE_FREED | PAGE_UNTOLD);
+	uint32_t flags = range->pages[range->nr - 1].flags &
+			 ~(PAGE_FREED | PAGE_UNTOLD | PAGE_GUARD);
 	struct page *pages = calloc(range->nr + more, sizeof(*pages));
 	must(arena, pages, "calloc");
 	memcpy(pages, range->pages, range->nr * sizeof(*pages));
@@ -217,12 +188,10 @@ void shrink(struct arena *arena)
 		must(arena, to != MAP_FAILED, "mmap of a destination");
 	}
 	note(arena, range, 0, range->nr, to);
-	begin_to_free(range, NULL);
 	must(arena,
 	     mremap(range->addr, range->nr * PAGE_SIZE, nr_left * PAGE_SIZE,
 		    flags, to) == to,
 	     "mremap to shrink");
-	end_freeing();
 	range->addr = to;
 	range->nr = nr_left;
 }
@@ -234,16 +203,15 @@ void move_and_stay(struct arena *arena)
 	if (!range || range->split || arena->nr_ranges == MAX_RANGES)
 		return;
 	note(arena, range, 0, range->nr, NULL);
-	begin_to_free(range, NULL);
 	char *to = mremap(range->addr, range->nr * PAGE_SIZE,
 			  range->nr * PAGE_SIZE,
 			  MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
-	end_freeing();
 	must(arena, to != MAP_FAILED, "mremap with MREMAP_DONTUNMAP");
 	struct range *left =
 		add_range(arena, range->addr, range->nr, range->registered);
 	memcpy(left->pages, range->pages, range->nr * sizeof(*left->pages));
 	set_zero(left, PAGE_UNTOLD);
+	change_flag(left, PAGE_GUARD, false);
 	range->addr = to;
 }
 
@@ -276,15 +244,6 @@ void free_lazily(struct arena *arena)
 			range->pages[i].flags |= PAGE_FREED;
 }
 
-static void change_flag(struct range *range, uint32_t flag, bool set)
-{
-	for (size_t i = 0; i < range->nr; i++) {
-		range->pages[i].flags &= ~flag;
-		if (set)
-			range->pages[i].flags |= flag;
-	}
-}
-
 void keep_from_children(struct arena *arena)
 {
 	struct range *range = choose_piece(arena);
@@ -300,6 +259,63 @@ void keep_from_children(struct arena *arena)
 		     keep ? MADV_DONTFORK : MADV_DOFORK) == 0,
 	     "MADV_DONTFORK");
 	change_flag(range, PAGE_DONTFORK, keep);
+}
+
+void wipe_in_children(struct arena *arena)
+{
+	struct range *range = choose_piece(arena);
+
+	if (!range)
+		return;
+	bool wipe = choose(arena, 4) == 0;
+
+	note(arena, range, 0, range->nr, NULL);
+	must(arena,
+	     madvise(range->addr, range->nr * PAGE_SIZE,
+		     wipe ? MADV_WIPEONFORK : MADV_KEEPONFORK) == 0,
+	     "MADV_WIPEONFORK");
+	change_flag(range, PAGE_WIPEONFORK, wipe);
+}
+
+/*
+ * Guards stay for a while, and then only zeros are behind them.  Where a page
+ * is still missing UFFDIO_COPY puts it in the place of a guard, and nobody
+ * tells, so each is touched first.
+ */
+void guard(struct arena *arena)
+{
+	struct range *range = choose_piece(arena);
+
+	if (!range || any_flag(range, PAGE_NO_ACCESS))
+		return;
+	for (size_t i = 0; i < range->nr; i++)
+		check_page(arena, range, i);
+	note(arena, range, 0, range->nr, NULL);
+	/* Not every kernel has it. */
+	if (madvise(range->addr, range->nr * PAGE_SIZE, MADV_GUARD_INSTALL) < 0)
+		return;
+	change_flag(range, PAGE_GUARD, true);
+	set_zero(range, 0);
+}
+
+static void unguard_range(struct arena *arena, struct range *range)
+{
+	if (!any_flag(range, PAGE_GUARD))
+		return;
+	note(arena, range, 0, range->nr, NULL);
+	must(arena,
+	     madvise(range->addr, range->nr * PAGE_SIZE, MADV_GUARD_REMOVE) ==
+		     0,
+	     "MADV_GUARD_REMOVE");
+	change_flag(range, PAGE_GUARD, false);
+}
+
+void unguard(struct arena *arena)
+{
+	struct range *range = choose_piece(arena);
+
+	if (range)
+		unguard_range(arena, range);
 }
 
 /* What the kernel may or may not do, and changes no content. */
@@ -361,7 +377,7 @@ void protect_page(struct arena *arena)
 	struct range *range;
 	size_t page;
 
-	if (!has_page(arena, PAGE_NONE | PAGE_READONLY, &range, &page))
+	if (!has_page(arena, PAGE_NO_ACCESS | PAGE_READONLY, &range, &page))
 		return;
 	char *addr = page_addr(range, page);
 	note(arena, range, page, 1, NULL);
@@ -375,23 +391,8 @@ void protect_page(struct arena *arena)
 
 void unprotect_all(struct arena *arena)
 {
-	for (size_t i = 0; i < arena->nr_ranges; i++)
+	for (size_t i = 0; i < arena->nr_ranges; i++) {
 		set_protection(arena, &arena->ranges[i], READ_WRITE);
-}
-
-/* See struct options. */
-void call_untold(struct arena *arena)
-{
-	struct range *range = choose_piece(arena);
-
-	if (!options.untold_calls || !range)
-		return;
-	note(arena, range, 0, range->nr, NULL);
-	if (madvise(range->addr, range->nr * PAGE_SIZE, MADV_GUARD_INSTALL) < 0)
-		return;
-	must(arena,
-	     madvise(range->addr, range->nr * PAGE_SIZE, MADV_GUARD_REMOVE) ==
-		     0,
-	     "MADV_GUARD_REMOVE");
-	set_zero(range, 0);
+		unguard_range(arena, &arena->ranges[i]);
+	}
 }

@@ -149,7 +149,9 @@ static void read_parent(struct arena *arena, pid_t parent)
 		struct iovec there = {range->addr + page * PAGE_SIZE,
 				      PAGE_SIZE};
 
-		if (range->pages[page].flags & PAGE_NONE)
+		/* What was wiped for us is not what the parent has. */
+		if (range->pages[page].flags &
+		    (PAGE_NO_ACCESS | PAGE_WIPEONFORK))
 			continue;
 		must(arena,
 		     process_vm_readv(parent, &here, 1, &there, 1, 0) ==

@@ -165,7 +165,7 @@ void check_copy(struct arena *arena, const struct range *range, size_t page,
 
 void check_page(struct arena *arena, const struct range *range, size_t page)
 {
-	if (!(range->pages[page].flags & PAGE_NONE))
+	if (!(range->pages[page].flags & PAGE_NO_ACCESS))
 		check_copy(arena, range, page, range->addr + page * PAGE_SIZE,
 			   "read");
 }
@@ -288,8 +288,27 @@ bool any_flag(const struct range *range, uint32_t flags)
 	return false;
 }
 
+static void wipe_page(struct page *page)
+{
+	page->flags &= ~(PAGE_FREED | PAGE_GUARD);
+	/* What has been written is not missing. */
+	if (page->key >> 63)
+		page->flags |= PAGE_FREED;
+	else
+		page->key = 0;
+}
+
+static void wipe(struct range *range)
+{
+	for (size_t i = 0; i < range->nr; i++)
+		if (range->pages[i].flags & PAGE_WIPEONFORK)
+			wipe_page(&range->pages[i]);
+}
+
 void drop_unforked(struct arena *arena)
 {
+	for (size_t i = 0; i < arena->nr_ranges; i++)
+		wipe(&arena->ranges[i]);
 	for (size_t i = 0; i < arena->nr_ranges;) {
 		struct range *range = &arena->ranges[i];
 		size_t first = 0, nr;

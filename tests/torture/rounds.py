@@ -24,7 +24,7 @@ RESULT = re.compile(r"([0-9]+) operations, ([0-9]+) forks, ([0-9]+) pages checke
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a round is like, apart from its seed; *flags* and *operations* are main.c's.
+    """What a round is like, apart from its seed; *operations* are main.c's.
 
     *nr_workers* are those of an engine alone; with 0 it is the drop-in, which has its own.
     """
@@ -33,7 +33,6 @@ class Settings:
     nr_threads: int = 4
     size_mib: int = 256
     nr_processes: int = 1
-    flags: str = ""
     operations: str = ""
     cold: bool = False
     nr_workers: int = 0
@@ -169,7 +168,7 @@ def start_process(
 ) -> subprocess.Popen[str]:
     """Start a process, which waits for a byte once it has connected."""
     sizes = [str(seed), str(settings.nr_threads), str(settings.size_mib)]
-    how = [str(settings.seconds), settings.flags, settings.operations]
+    how = [str(settings.seconds), settings.operations]
     return subprocess.Popen(
         [program, "run", work, str(PID), *sizes, *how],
         stdin=subprocess.PIPE,

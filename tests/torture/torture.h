@@ -38,11 +38,19 @@
 
 /* What else is known about a page than its key. */
 enum {
-	PAGE_FREED = 1,     /* MADV_FREE: as recorded, or zeros */
-	PAGE_UNTOLD = 2,    /* registered, but not a page of the image */
-	PAGE_NONE = 4,      /* PROT_NONE */
-	PAGE_READONLY = 8,  /* PROT_READ */
-	PAGE_DONTFORK = 16, /* MADV_DONTFORK */
+	/*
+	 * As recorded, or zeros: after MADV_FREE; or in a child for which it
+	 * was wiped (MADV_WIPEONFORK), of which nobody tells, if it may have
+	 * been missing then.  See docs/explanation/correctness.md.
+	 */
+	PAGE_FREED = 1,
+	PAGE_UNTOLD = 2,      /* registered, but not a page of the image */
+	PAGE_NONE = 4,        /* PROT_NONE */
+	PAGE_READONLY = 8,    /* PROT_READ */
+	PAGE_DONTFORK = 16,   /* MADV_DONTFORK */
+	PAGE_WIPEONFORK = 32, /* MADV_WIPEONFORK */
+	PAGE_GUARD = 64,      /* MADV_GUARD_INSTALL */
+	PAGE_NO_ACCESS = PAGE_NONE | PAGE_GUARD,
 };
 
 struct page {
@@ -100,17 +108,6 @@ struct options {
 	unsigned int nr_arenas;
 	size_t nr_pages; /* of each arena */
 	const char *operations;
-	/*
-	 * MADV_WIPEONFORK at run time gives the child zeros where the daemon,
-	 * which nobody tells, fills in the image's pages.  MADV_GUARD_INSTALL
-	 * puts guards where pages are missing, which COPY takes for pages, but
-	 * so it drops those that are there without an event, and after
-	 * MADV_GUARD_REMOVE the daemon fills in what is gone.  MADV_REMOVE is
-	 * EINVAL on private anonymous memory.
-	 */
-	bool untold_calls;
-	/* What docs/explanation/event-order.md says cannot be known. */
-	bool ambiguous;
 };
 
 extern struct options options;
@@ -153,7 +150,7 @@ void remove_range(struct arena *arena, struct range *range);
 /* Join what can be joined. */
 void join_ranges(struct arena *arena);
 bool any_flag(const struct range *range, uint32_t flags);
-/* Forget what a forked child was not given. */
+/* Forget what a forked child was not given, and what was wiped for it. */
 void drop_unforked(struct arena *arena);
 
 /* Print what an arena has been doing. */
@@ -191,7 +188,9 @@ void advise(struct arena *arena);
 void lock_for_a_while(struct arena *arena);
 void protect(struct arena *arena);
 void protect_page(struct arena *arena);
-void call_untold(struct arena *arena);
+void wipe_in_children(struct arena *arena);
+void guard(struct arena *arena);
+void unguard(struct arena *arena);
 
 /* ---- content.c ---- */
 
