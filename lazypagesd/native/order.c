@@ -252,32 +252,36 @@ static int bears_on(const struct lpd_message *event, uint64_t addr)
 }
 
 /*
- * Is something registered at addr, now that the address space is quiet?  Not
- * counted is what has grown there from below `start`.
+ * Is something registered at addr, now that the address space is quiet, that
+ * has not grown there from below?
  */
-static int is_settled(int fd, uint64_t addr, uint64_t start)
+static int is_settled(int fd, uint64_t addr)
 {
 	int rc = lpd_uffd_registered(fd, addr, LPD_PAGE_SIZE);
 
 	if (rc != 1)
 		return rc;
-	start -= LPD_PAGE_SIZE;
-	rc = lpd_uffd_registered(fd, start, addr + LPD_PAGE_SIZE - start);
+	rc = lpd_uffd_registered(fd, addr - LPD_PAGE_SIZE, 2 * LPD_PAGE_SIZE);
 	return rc < 0 ? rc : !rc;
 }
 
 /*
  * The move order[i] goes to a place that order[j], read later, has made free:
- * before the move, or of what the move had brought?  In the latter case who
- * made it free knew of the move, whose call had returned, so that its echo had
- * been read.  And then nothing is left there: no later event finds it, unless
- * another has brought it, and nor does the kernel.  1: before; 0; or -EAGAIN
+ * before the move, or of what the move had brought?  1: before; 0; or -EAGAIN
  * when more is on its way.
+ *
+ * In the latter case who made it free knew of the move, whose call had
+ * returned, so that its echo had been read.  And then nothing is left there:
+ * no later event finds it, and nor does the kernel, unless another event has
+ * brought it, or it has grown there, of which nobody tells.  What the move has
+ * brought is one mapping, so behind its first page that cannot be told apart.
  */
 static int was_freed_before(const struct round *round, unsigned int i,
 			    unsigned int j, uint64_t addr)
 {
 	const uint16_t *order = round->order;
+	unsigned int echo = round->echoes[order[i]];
+	bool certain = order[j] < echo;
 
 	/* What MREMAP_DONTUNMAP has left is still mapped. */
 	if (at(round, j)->kind == LPD_MESSAGE_REMAP && !round->echoes[order[j]])
@@ -286,12 +290,12 @@ static int was_freed_before(const struct round *round, unsigned int i,
 		int bearing = k == j ? 0 : bears_on(at(round, k), addr);
 
 		if (bearing)
-			return k > j && bearing < 0;
+			return k > j && bearing < 0 && (certain || !echo);
 	}
-	/* Before the echo: no doubt but that the "echo" was another UNMAP. */
-	return order[j] < round->echoes[order[i]]
-		       ? lpd_uffd_registered(round->fd, addr, LPD_PAGE_SIZE)
-		       : is_settled(round->fd, addr, at(round, i)->remap.to);
+	/* Not even then if the "echo" was another UNMAP. */
+	if (certain)
+		return lpd_uffd_registered(round->fd, addr, LPD_PAGE_SIZE);
+	return addr == at(round, i)->remap.to ? is_settled(round->fd, addr) : 0;
 }
 
 /*

@@ -216,10 +216,9 @@ def test_unmapping_made_room_if_a_later_event_finds_the_place_taken(
     worker: Worker, finds_it: bytes
 ) -> None:
     """Only of registered memory does the kernel tell anything, so after the UNMAP of all that was
-    there, nothing more would have been told of the place."""
+    there, nothing more would have been told of the place. (This move has no echo.)"""
     messages = [
         message(REMAP, X, Y, SIZE),
-        message(UNMAP, X, X + SIZE),
         message(UNMAP, Y, Y + SIZE),
         finds_it,
     ]
@@ -228,6 +227,18 @@ def test_unmapping_made_room_if_a_later_event_finds_the_place_taken(
         missing = {message(REMAP, Y, Z, SIZE): (Z, [0, 0])}
         addr, bits = missing.get(finds_it, (Y, [1, 1] if finds_it[0] == UNMAP else [1, 0]))
         assert (region.start, fed.bits) == (addr, bits)
+
+
+def test_unmapping_after_the_echo_is_of_what_came_though_something_grew(worker: Worker) -> None:
+    """What a later event finds may have grown there, of which nobody tells."""
+    messages = [
+        message(REMAP, X, Y, SIZE),
+        message(UNMAP, X, X + SIZE),
+        message(UNMAP, Y + PAGE, Y + SIZE),
+        message(REMOVE, Y + PAGE, Y + SIZE),
+    ]
+    with served(worker, [IN_X], *messages) as fed:
+        assert fed.bits == [0, 1]
 
 
 def test_unmapping_of_what_a_move_brought_drops_it_before_the_next_comes(worker: Worker) -> None:
@@ -305,6 +316,21 @@ def test_kernel_tells_whether_an_unmapping_made_room(worker: Worker, is_there: b
         ]
         quiet = Quiet(worker, uffd, Region(BASE, 2, 0, 0), *messages)
         assert quiet.bits(worker) == ([0, 0] if is_there else [1, 1])
+
+
+@pytest.mark.uffd
+def test_what_is_behind_the_first_page_of_a_move_may_have_grown(worker: Worker) -> None:
+    """The kernel cannot tell pages that a mapping has grown from those that it was moved with, so
+    an UNMAP after the echo is taken for what it seems."""
+    with Toucher(16) as toucher:
+        place = toucher.arena + 8 * PAGE
+        messages = [
+            message(REMAP, BASE, place, SIZE),
+            message(UNMAP, BASE, BASE + SIZE),
+            message(UNMAP, place + PAGE, place + SIZE),
+        ]
+        quiet = Quiet(worker, toucher.give_uffd(), Region(BASE, 2, 0, 0), *messages)
+        assert quiet.bits(worker) == [0, 1]
 
 
 @pytest.mark.uffd
