@@ -115,7 +115,7 @@ async def test_faults_wait_for_memory(limit: Limit, bed: Bed) -> None:
     assert bed.counters.nr_missing == 16
     limit.lift()
     assert wrong_pages(await victim.end_reading(), image.bytes(at(0), 16)) == []
-    await bed.until_counted(pages_fault=16, pages_dropped=0, held=0)
+    await bed.until_counted(nr_missing=0, pages_dropped=0, held=0)
 
 
 async def test_drain_waits_for_memory(limit: Limit, bed: Bed) -> None:
