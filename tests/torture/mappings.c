@@ -325,14 +325,16 @@ void advise(struct arena *arena)
 		MADV_HUGEPAGE,       MADV_NOHUGEPAGE, MADV_POPULATE_READ,
 		MADV_POPULATE_WRITE, MADV_COLLAPSE,   MADV_COLD,
 		MADV_SEQUENTIAL,     MADV_NORMAL,     MADV_DONTDUMP,
+		MADV_REMOVE, /* EINVAL, of memory that is of no file */
 	};
+	size_t nr_advices = sizeof(advices) / sizeof(advices[0]);
 	struct range *range = choose_piece(arena);
 
 	if (!range)
 		return;
 	note(arena, range, 0, range->nr, NULL);
 	(void)!madvise(range->addr, range->nr * PAGE_SIZE,
-		       advices[choose(arena, 9)]);
+		       advices[choose(arena, nr_advices)]);
 }
 
 void lock_for_a_while(struct arena *arena)

@@ -49,6 +49,14 @@ def test_no_page_is_wrong(program: Path, tmp_path: Path, seed: int, settings: Se
     assert result.nr_operations > 100
 
 
+@pytest.mark.parametrize("seed", range(100, 130))
+def test_no_page_is_wrong_in_rounds_that_vary(program: Path, tmp_path: Path, seed: int) -> None:
+    """The same for a minute of what `make torture` does."""
+    settings = settings_of(parse(["--vary"]), seed)
+    result = run_round(program, tmp_path / "round", seed, settings)
+    assert not result.finding, result.finding
+
+
 @pytest.mark.parametrize(
     "words",
     [
