@@ -1,0 +1,103 @@
+"""A container that runc restores with ``--lazy-pages``, as its manual says, comes back whole."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.criu.daemon import Daemon
+from tests.criu.harness import Tally
+from tests.criu.waiting import DEADLINE_S, wait_until
+
+pytestmark = [pytest.mark.criu, pytest.mark.root]
+
+NR_MIB = 64
+# Without a network: CRIU would want iptables.
+NAMESPACES = ["pid", "mount", "ipc", "uts"]
+
+
+class Container:
+    """A container with the plain victim in it; close() removes it."""
+
+    def __init__(self, runc: str, criu: Path, directory: Path) -> None:
+        self.directory = directory
+        self.rootfs = directory / "bundle/rootfs"
+        self.rootfs.mkdir(parents=True)
+        self._runc = [runc, "--root", str(directory / "state"), "--criu", str(criu)]
+        self._log = directory / "runc.log"
+        self.name = f"lazypagesd-{directory.name}"
+
+    def configure(self, *args: str) -> None:
+        """Write a config.json that runs *args*."""
+        self.run("spec", "--bundle", self.rootfs.parent)
+        path = self.rootfs.parent / "config.json"
+        config = json.loads(path.read_text())
+        config["process"] |= {"terminal": False, "args": args}
+        config["root"]["readonly"] = False
+        config["linux"]["namespaces"] = [{"type": name} for name in NAMESPACES]
+        path.write_text(json.dumps(config))
+
+    def run(self, *words: str | Path) -> None:
+        """Run runc with *words*; fail with what it said."""
+        # Nothing of ours may be a descriptor of the container's, which CRIU would have to find.
+        command = [*self._runc, "--log", str(self._log), *map(str, words)]
+        devnull = subprocess.DEVNULL
+        done = subprocess.run(
+            command, stdin=devnull, stdout=devnull, stderr=devnull, timeout=DEADLINE_S, check=False
+        )
+        assert done.returncode == 0, f"runc {words[0]}: {self._log.read_text()}"
+
+    def close(self) -> None:
+        """End what runs in it."""
+        subprocess.run([*self._runc, "delete", "-f", self.name], check=False, timeout=DEADLINE_S)
+
+
+@pytest.fixture
+def container(criu: Path, tmp_path: Path) -> Iterator[Container]:
+    """A container that is not started; skip where runc cannot make one."""
+    runc = shutil.which("runc")
+    if runc is None:
+        pytest.skip("no runc (Debian has it in the package runc)")
+    container = Container(runc, criu, tmp_path)
+    source = Path(__file__).parent / "victims/plain.c"
+    # There is no library in the container.
+    command = ["cc", "-O2", "-static", "-o"]
+    subprocess.run([*command, container.rootfs / "victim", source], check=True, timeout=60)
+    yield container
+    container.close()
+
+
+def test_container_is_restored(container: Container, lazy_pages_command: list[str]) -> None:
+    """Each page of a container is right after runc checkpoint and restore around the daemon, and
+    some were faulted at."""
+    directory, rootfs = container.directory, container.rootfs
+    images, work = directory / "images", directory / "work"
+    work.mkdir()
+    container.configure("/victim", "/", str(NR_MIB), "1")
+    container.run("run", "-d", "--bundle", rootfs.parent, container.name)
+    wait_until((rootfs / "ready").exists, "victim's memory")
+    container.run("checkpoint", "--image-path", images, "--work-path", work, container.name)
+
+    where = ["-D", str(images), "-W", str(work)]
+    daemon = Daemon([*lazy_pages_command, *where, "-v3"], directory / "daemon.log")
+    try:
+        daemon.wait_ready()
+        paths: list[str | Path] = ["--image-path", images, "--work-path", work]
+        (rootfs / "go").touch()
+        container.run(
+            "restore", "-d", "--lazy-pages", "--bundle", rootfs.parent, *paths, container.name
+        )
+        wait_until((rootfs / "plain").exists, "victim's report")
+        assert daemon.wait() == 0, daemon.output.read_text()
+    finally:
+        daemon.close()
+    [nr_faults] = re.findall(r"([0-9]+) faults served", daemon.output.read_text())[:1]
+    assert int(nr_faults) > 0
+    tally = Tally.read(rootfs / "plain")
+    assert (tally.nr_pages, tally.nr_wrong) == (NR_MIB * 256, 0), tally
