@@ -17,7 +17,8 @@
 
 /*
  * Moments in which a fill gets no EAGAIN can be few, so that one that was
- * waited for is used to fill so much at once.
+ * waited for is used to fill so much at once.  Also before the restore has
+ * finished: it is all of one region, and so of a mapping that is in place.
  */
 #define MAX_RETRY_PAGES 256
 
