@@ -244,37 +244,33 @@ void free_lazily(struct arena *arena)
 			range->pages[i].flags |= PAGE_FREED;
 }
 
-void keep_from_children(struct arena *arena)
+/* Set what children get, on a piece; mostly back, or they get little. */
+static void advise_for_children(struct arena *arena, uint32_t flag, int advice,
+				int opposite)
 {
 	struct range *range = choose_piece(arena);
 
 	if (!range)
 		return;
-	/* Seldom, or children get little. */
-	bool keep = choose(arena, 4) == 0;
+	bool set = choose(arena, 4) == 0;
 
 	note(arena, range, 0, range->nr, NULL);
 	must(arena,
 	     madvise(range->addr, range->nr * PAGE_SIZE,
-		     keep ? MADV_DONTFORK : MADV_DOFORK) == 0,
-	     "MADV_DONTFORK");
-	change_flag(range, PAGE_DONTFORK, keep);
+		     set ? advice : opposite) == 0,
+	     "madvise for children");
+	change_flag(range, flag, set);
+}
+
+void keep_from_children(struct arena *arena)
+{
+	advise_for_children(arena, PAGE_DONTFORK, MADV_DONTFORK, MADV_DOFORK);
 }
 
 void wipe_in_children(struct arena *arena)
 {
-	struct range *range = choose_piece(arena);
-
-	if (!range)
-		return;
-	bool wipe = choose(arena, 4) == 0;
-
-	note(arena, range, 0, range->nr, NULL);
-	must(arena,
-	     madvise(range->addr, range->nr * PAGE_SIZE,
-		     wipe ? MADV_WIPEONFORK : MADV_KEEPONFORK) == 0,
-	     "MADV_WIPEONFORK");
-	change_flag(range, PAGE_WIPEONFORK, wipe);
+	advise_for_children(arena, PAGE_WIPEONFORK, MADV_WIPEONFORK,
+			    MADV_KEEPONFORK);
 }
 
 /*

@@ -1,0 +1,161 @@
+"""A move finds room where the state knows of nothing: what was there was made free before."""
+
+from __future__ import annotations
+
+import mmap
+
+import pytest
+
+from lazypagesd.engine.worker import Worker
+from tests.native.feeding import (
+    IN_X,
+    IN_Z,
+    REMAP,
+    REMOVE,
+    SIZE,
+    UNMAP,
+    Quiet,
+    X,
+    Y,
+    Z,
+    events,
+    message,
+    moved,
+    served,
+)
+from tests.native.states import BASE, PAGE, Region
+from tests.native.toucher import (
+    Toucher,
+)
+
+
+def test_unmapping_read_before_the_echo_made_room_for_the_move(worker: Worker) -> None:
+    """Whoever unmaps what a move has brought knows that its call has returned, and so that its
+    echo has been read; an UNMAP before that was of what the image does not speak for."""
+    messages = [
+        message(REMAP, X, Y, SIZE),
+        message(UNMAP, Y, Y + SIZE),
+        message(UNMAP, X, X + SIZE),
+    ]
+    with served(worker, [IN_X], *messages) as fed:
+        assert fed.regions() == [moved(IN_X, Y)]
+        assert fed.bits == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "finds_it",
+    [
+        pytest.param(message(REMAP, Y, Z, SIZE), id="moved"),
+        pytest.param(message(UNMAP, Y, Y + SIZE), id="unmapped"),
+        pytest.param(message(REMOVE, Y, Y + PAGE), id="emptied"),
+    ],
+)
+def test_unmapping_made_room_if_a_later_event_finds_the_place_taken(
+    worker: Worker, finds_it: bytes
+) -> None:
+    """Only of registered memory does the kernel tell anything, so after the UNMAP of all that was
+    there, nothing more would have been told of the place. (This move has no echo.)"""
+    messages = [
+        message(REMAP, X, Y, SIZE),
+        message(UNMAP, Y, Y + SIZE),
+        finds_it,
+    ]
+    with served(worker, [IN_X], *messages) as fed:
+        [region] = fed.regions()
+        missing = {message(REMAP, Y, Z, SIZE): (Z, [0, 0])}
+        addr, bits = missing.get(finds_it, (Y, [1, 1] if finds_it[0] == UNMAP else [1, 0]))
+        assert (region.start, fed.bits) == (addr, bits)
+
+
+def test_unmapping_after_the_echo_is_of_what_came_though_something_grew(worker: Worker) -> None:
+    """What a later event finds may have grown there, of which nobody tells."""
+    messages = [
+        message(REMAP, X, Y, SIZE),
+        message(UNMAP, X, X + SIZE),
+        message(UNMAP, Y + PAGE, Y + SIZE),
+        message(REMOVE, Y + PAGE, Y + SIZE),
+    ]
+    with served(worker, [IN_X], *messages) as fed:
+        assert fed.bits == [0, 1]
+
+
+def test_unmapping_of_what_a_move_brought_drops_it_before_the_next_comes(worker: Worker) -> None:
+    """A move, an UNMAP and another move to one place take effect as they were read."""
+    messages = [
+        message(REMAP, X, Y, SIZE),
+        message(UNMAP, X, X + SIZE),
+        message(UNMAP, Y, Y + SIZE),
+        message(REMAP, Z, Y, SIZE),
+        message(UNMAP, Z, Z + SIZE),
+    ]
+    with served(worker, [IN_X, IN_Z], *messages) as fed:
+        assert fed.regions() == [moved(IN_Z, Y)]
+        assert fed.bits == [1, 1, 0, 0]
+
+
+def test_rows_of_moves_find_room_where_the_state_knows_of_nothing(worker: Worker) -> None:
+    """A move waits for the one that makes room, and that one for an UNMAP, all read too late."""
+    far = BASE + 32 * PAGE
+    messages = [
+        message(REMAP, X, Y, SIZE),
+        message(REMAP, Y, Z, SIZE),
+        message(UNMAP, Z, Z + SIZE),
+        message(UNMAP, Y, Y + SIZE),
+        message(UNMAP, X, X + SIZE),
+        message(REMAP, Z, far, SIZE),
+    ]
+    with served(worker, [IN_X], *messages) as fed:
+        assert fed.regions() == [moved(IN_X, Y)]
+        assert fed.bits == [0, 0]
+
+
+@pytest.mark.uffd
+@pytest.mark.parametrize("is_there", [True, False])
+def test_kernel_tells_whether_an_unmapping_made_room(worker: Worker, is_there: bool) -> None:
+    """An UNMAP of a move's destination, read after its echo, was before the move if the place is
+    taken now; else it was of what the move had brought."""
+    with Toucher(16) as toucher:
+        place = toucher.arena + 8 * PAGE
+        # So that what is there is a mapping of its own, as a move makes it.
+        toucher.call("mprotect", place - PAGE, PAGE, mmap.PROT_READ)
+        uffd = toucher.give_uffd()
+        if not is_there:
+            unmapping = toucher.start("munmap", place, SIZE)
+            assert events(uffd, 1) == [(UNMAP, place, place + SIZE, 0)]
+            assert toucher.result(unmapping) == 0
+        messages = [
+            message(REMAP, BASE, place, SIZE),
+            message(UNMAP, BASE, BASE + SIZE),
+            message(UNMAP, place, place + SIZE),
+        ]
+        quiet = Quiet(worker, uffd, Region(BASE, 2, 0, 0), *messages)
+        assert quiet.bits(worker) == ([0, 0] if is_there else [1, 1])
+
+
+@pytest.mark.uffd
+def test_what_is_behind_the_first_page_of_a_move_may_have_grown(worker: Worker) -> None:
+    """The kernel cannot tell pages that a mapping has grown from those that it was moved with, so
+    an UNMAP after the echo is taken for what it seems."""
+    with Toucher(16) as toucher:
+        place = toucher.arena + 8 * PAGE
+        messages = [
+            message(REMAP, BASE, place, SIZE),
+            message(UNMAP, BASE, BASE + SIZE),
+            message(UNMAP, place + PAGE, place + SIZE),
+        ]
+        quiet = Quiet(worker, toucher.give_uffd(), Region(BASE, 2, 0, 0), *messages)
+        assert quiet.bits(worker) == [0, 1]
+
+
+@pytest.mark.uffd
+def test_what_has_grown_into_a_place_was_not_moved_there(worker: Worker) -> None:
+    """A place that is of one mapping with the page below it was grown into, and tells nothing."""
+    with Toucher(16) as toucher:
+        place = toucher.arena + 8 * PAGE
+        messages = [
+            message(REMAP, BASE, place, SIZE),
+            message(UNMAP, BASE, BASE + SIZE),
+            message(UNMAP, place, place + SIZE),
+        ]
+        quiet = Quiet(worker, toucher.give_uffd(), Region(BASE, 2, 0, 0), *messages)
+        assert quiet.bits(worker) == [1, 1]
