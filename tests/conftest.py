@@ -15,10 +15,17 @@ import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
 IN_CI = os.environ.get("LAZYPAGESD_CI") == "1"
+
+# The same examples every time, so that a change that fails is the one to blame; `make fuzz` and
+# runs by hand look for others.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if IN_CI:
+    hypothesis.settings.load_profile("ci")
 
 # asm/unistd_64.h and asm-generic/unistd.h
 USERFAULTFD_SYSCALLS = {"x86_64": 323, "aarch64": 282}

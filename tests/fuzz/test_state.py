@@ -101,6 +101,7 @@ def changes(draw: st.DrawFn) -> list[tuple[int, bytes]]:
 def check_accepted(left: Left) -> None:
     """Assert that nothing in a state that passed leads out of it."""
     state, end, total = left.pointer, 0, 0
+    assert state.size == lib.lpd_state_size(state.nr_pages) == SIZE
     for region in left.regions():
         size = region.nr_pages * PAGE
         assert end <= region.start < region.start + size <= USER_SPACE_END
@@ -110,7 +111,7 @@ def check_accepted(left: Left) -> None:
         assert region.nr_pages
         assert region.first_bit + region.nr_pages <= state.nr_pages
         end, total = region.start + size, total + region.nr_pages
-    assert total <= state.nr_pages == NR_PAGES
+    assert total <= state.nr_pages
     cursor = state.commit >> 48
     assert all(state.order[i] < lib.LPD_MAX_MESSAGES for i in range(cursor))
 
