@@ -58,6 +58,11 @@ class Worker:
         """Readable when take_reports() has news."""
         return int(self.pointer.report_fd)
 
+    @property
+    def thread_id(self) -> int | None:
+        """The kernel's number of the thread that serves; None before start()."""
+        return self._threads[0].native_id if self._threads else None
+
     def attach(self, session: Session) -> None:
         """Serve a session from now on."""
         session.worker = self

@@ -297,11 +297,12 @@ static void step(struct lpd_worker *worker)
 		session->must_read |= outcome == LPD_AGAIN;
 	}
 	lpd_reads_release(worker, session);
-	if (was_idle(session, outcome))
-		worker->nr_idle_steps++;
-	else
-		worker->nr_idle_steps = 0;
+
+	uint32_t nr_idle_steps =
+		was_idle(session, outcome) ? worker->nr_idle_steps + 1 : 0;
 	settle(worker, session, outcome);
+	/* That it stays in the ring is no news to those who wait there. */
+	worker->nr_idle_steps = nr_idle_steps;
 }
 
 static int sleep_ms(const struct lpd_worker *worker)

@@ -23,6 +23,9 @@ from tests.support.victim import DEADLINE_S, Family, Victim
 # Where nothing else of a process ever is.
 BASE = 0x100000000000
 
+# Where in the kernel a thread waits that is in epoll_wait(2), in older and newer ones.
+EPOLL_WAIT = {"ep_poll", "do_epoll_wait"}
+
 Runs = Sequence[tuple[int, int]]
 
 
@@ -150,6 +153,11 @@ class Bed:
         info = Path(f"/proc/{pid or os.getpid()}/fdinfo/{fd}")
         wanted = f"pending:\t{nr_threads}\n"
         await self.until(lambda: wanted in info.read_text(), "threads at pages")
+
+    async def until_asleep(self) -> None:
+        """Wait until the first worker sleeps because it has nothing to do for a while."""
+        place = Path(f"/proc/self/task/{self.engine.workers[0].thread_id}/wchan")
+        await self.until(lambda: place.read_text() in EPOLL_WAIT, "a worker asleep")
 
     async def until_changing(self, fd: int) -> None:
         """Wait until an event waits to be read from a descriptor that nobody serves."""

@@ -118,6 +118,21 @@ async def test_faults_wait_for_memory(limit: Limit, bed: Bed) -> None:
     await bed.until_counted(nr_missing=0, pages_dropped=0, held=0)
 
 
+async def test_worker_sleeps_between_attempts(injected: Limit, bed: Bed) -> None:
+    """While there is no memory the worker takes no processor from whoever could free some."""
+    victim, image = bed.victim((0, 16)), bed.image((0, 16))
+    fd = victim.hand_over()
+    victim.begin_reading(at(0))
+    await bed.until_waiting(fd)
+    injected.set_in(victim)
+    bed.attach(victim, image, fd=fd)
+    for _ in range(MANY):
+        await until_tried(bed)
+        await bed.until_asleep()
+    injected.lift()
+    assert wrong_pages(await victim.end_reading(), image.bytes(at(0), 1)) == []
+
+
 async def test_drain_waits_for_memory(limit: Limit, bed: Bed) -> None:
     """The drain does not go past pages that there is no memory for, and fills all of them when
     there is."""
