@@ -11,11 +11,25 @@
 /* Of one step, however short the runs are. */
 #define MAX_RUNS 64
 
+uint64_t lpd_background_budget(struct lpd_session *session)
+{
+	const struct lpd_counters *counters = &session->state->counters;
+	uint64_t pages = counters->pages_neighbour + counters->pages_drain;
+	uint64_t rate = lpd_state_drain_rate(session->state);
+	/* Whoever is eager is not held up by looking at the clock. */
+	uint64_t now = rate == LPD_DRAIN_EAGER ? 0 : lpd_now_ns();
+
+	return lpd_pace_allow(&session->pace, rate, now,
+			      pages * LPD_PAGE_SIZE) /
+	       LPD_PAGE_SIZE;
+}
+
 bool lpd_background_wanted(const struct lpd_session *session)
 {
 	/* Not before the restore has finished: mappings still move about. */
 	if (!__atomic_load_n(&session->state->released, __ATOMIC_RELAXED) ||
-	    session->paused || session->finished || session->detaching)
+	    session->paused || session->finished || session->detaching ||
+	    lpd_state_drain_rate(session->state) == LPD_DRAIN_LAZY)
 		return false;
 	return session->nr_wishes ||
 	       (session->state->nr_missing && !session->stuck &&
@@ -48,10 +62,11 @@ static uint64_t window_start(struct lpd_session *session, uint64_t addr)
 
 static enum lpd_outcome fill_neighbourhood(struct lpd_worker *worker,
 					   struct lpd_session *session,
-					   uint64_t addr)
+					   uint64_t addr, uint64_t budget)
 {
 	uint64_t start = window_start(session, addr);
-	uint64_t end = start + (uint64_t)session->window_pages * LPD_PAGE_SIZE;
+	uint64_t end =
+		start + lpd_min(session->window_pages, budget) * LPD_PAGE_SIZE;
 
 	session->window_end = end;
 	for (unsigned int i = 0; i < MAX_RUNS && start < end; i++) {
@@ -93,11 +108,13 @@ static void skip_held(struct lpd_session *session, uint64_t run)
 }
 
 static enum lpd_outcome drain_piece(struct lpd_worker *worker,
-				    struct lpd_session *session)
+				    struct lpd_session *session,
+				    uint64_t budget)
 {
-	uint64_t budget = lpd_max(session->piece_pages, MIN_PIECE_PAGES);
+	uint64_t piece = lpd_max(session->piece_pages, MIN_PIECE_PAGES);
 
-	session->piece_pages = lpd_min(2 * budget, MAX_PIECE_PAGES);
+	session->piece_pages = lpd_min(2 * piece, MAX_PIECE_PAGES);
+	budget = lpd_min(budget, piece);
 	for (unsigned int i = 0; i < MAX_RUNS && budget; i++) {
 		uint64_t before = session->state->nr_missing, run;
 		uint32_t nr_pages = lpd_state_next_missing(session->state,
@@ -135,8 +152,13 @@ static enum lpd_outcome drain_piece(struct lpd_worker *worker,
 enum lpd_outcome lpd_background_step(struct lpd_worker *worker,
 				     struct lpd_session *session)
 {
+	uint64_t budget = lpd_background_budget(session);
+
+	if (!budget)
+		return LPD_PACED;
 	if (session->nr_wishes)
-		return fill_neighbourhood(
-			worker, session, session->wishes[--session->nr_wishes]);
-	return drain_piece(worker, session);
+		return fill_neighbourhood(worker, session,
+					  session->wishes[--session->nr_wishes],
+					  budget);
+	return drain_piece(worker, session, budget);
 }

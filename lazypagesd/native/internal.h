@@ -24,17 +24,26 @@ static inline uint64_t lpd_max(uint64_t a, uint64_t b)
 	return a > b ? a : b;
 }
 
+#define LPD_NS_PER_MS 1000000ull
+#define LPD_NS_PER_S  1000000000ull
+
 static inline uint64_t lpd_now_ns(void)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000000ull + now.tv_nsec;
+	return now.tv_sec * LPD_NS_PER_S + now.tv_nsec;
 }
 
 static inline uint64_t lpd_region_end(const struct lpd_region *region)
 {
 	return region->start + (uint64_t)region->nr_pages * LPD_PAGE_SIZE;
+}
+
+/* At which it is drained now; whoever set it asks for what must see it. */
+static inline uint64_t lpd_state_drain_rate(const struct lpd_state *state)
+{
+	return __atomic_load_n(&state->drain_rate, __ATOMIC_RELAXED);
 }
 
 /*
@@ -105,6 +114,7 @@ enum lpd_outcome {
 	LPD_LATER,  /* no memory in the target: try again in a while */
 	LPD_MISSED, /* a reader is fetching the bytes */
 	LPD_HELD,   /* the source is broken: told, and waits for a RETRY */
+	LPD_PACED,  /* nobody waits for it: not before pace.due_ns */
 	LPD_GONE,   /* the address space is no more */
 };
 
@@ -142,6 +152,12 @@ enum lpd_outcome lpd_fill_fault(struct lpd_worker *worker,
 enum lpd_outcome lpd_fill_run(struct lpd_worker *worker,
 			      struct lpd_session *session, uint64_t addr,
 			      uint32_t nr_pages, uint64_t *counter);
+
+/*
+ * How many pages may be filled now that nobody waits for, by the session's
+ * rate; not counting on its release.
+ */
+uint64_t lpd_background_budget(struct lpd_session *session);
 
 /* One bounded piece of work that nobody waits for. */
 enum lpd_outcome lpd_background_step(struct lpd_worker *worker,

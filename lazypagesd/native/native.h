@@ -27,6 +27,13 @@
  */
 #define LPD_USER_SPACE_END 0x7ffffffff000ull
 
+/*
+ * How fast what nobody waits for is filled, in bytes a second; and the two
+ * ends: never, and as fast as it goes.
+ */
+#define LPD_DRAIN_LAZY  0
+#define LPD_DRAIN_EAGER UINT64_MAX
+
 enum {
 	LPD_PAGE_SIZE = 4096,
 	LPD_STATE_VERSION = 1,
@@ -117,10 +124,12 @@ struct lpd_state {
 	uint32_t nr_sources;
 	uint32_t reserved;
 	uint64_t checksum;
-	/* Written by the worker; released also by the control plane. */
+	/* Written by the worker; released, drain_rate and pace are not. */
 	uint64_t commit;
 	uint64_t nr_missing; /* pages whose bit is clear */
 	uint64_t released;   /* 1 once the restore has finished: drain */
+	uint64_t drain_rate; /* atomic, set by the control plane; see below */
+	uint64_t pace; /* the control plane's own: what drain_rate is to be */
 	struct lpd_counters counters;
 	uint16_t order[LPD_MAX_MESSAGES];
 	uint8_t messages[LPD_MAX_MESSAGES * LPD_MAX_MESSAGE_SIZE];
@@ -156,6 +165,13 @@ void lpd_state_fork(struct lpd_state *child, const struct lpd_state *parent);
  * from any thread; tell the worker with LPD_REQUEST_DRAIN.
  */
 void lpd_state_release(struct lpd_state *state);
+
+/*
+ * Fill what nobody waits for at so many bytes a second: a LPD_DRAIN_... or in
+ * between.  A new state is eager; a child begins with its parent's rate.
+ * Callable from any thread; tell the worker with LPD_REQUEST_DRAIN.
+ */
+void lpd_state_set_drain_rate(struct lpd_state *state, uint64_t rate);
 
 /*
  * Check a mapping of size bytes that somebody else left, and changes no more:
@@ -271,7 +287,7 @@ struct lpd_protocol; /* how messages are read and decoded: internal.h */
 enum lpd_request {
 	LPD_REQUEST_ATTACH = 1 << 0, /* serve from now on */
 	LPD_REQUEST_DETACH = 1 << 1, /* stop; answered by detached = 1 */
-	LPD_REQUEST_DRAIN = 1 << 2,  /* look at state->released again */
+	LPD_REQUEST_DRAIN = 1 << 2,  /* released or drain_rate has changed */
 	LPD_REQUEST_RESUME = 1 << 3, /* the child of a FORK has been made */
 	LPD_REQUEST_RETRY = 1 << 4,  /* what is held may be filled now */
 };
@@ -301,6 +317,25 @@ struct lpd_pending {
 	uint64_t read_ns;
 	uint32_t of_image; /* the image spoke for it when it was tried last */
 };
+
+/*
+ * What of its rate a session has not spent.  Zero at first; due_ns is written
+ * by lpd_pace_allow() when the rate is neither lazy nor eager.
+ */
+struct lpd_pace {
+	uint64_t since_ns; /* the time from then on is still to be spent */
+	uint64_t filled;   /* what it had filled when it was last asked */
+	uint64_t due_ns;   /* when there is something to fill with again */
+};
+
+/*
+ * How many bytes may be filled unasked at now_ns (CLOCK_MONOTONIC): 0 for not
+ * yet, or never; UINT64_MAX for any number; or at least a page.  filled is all
+ * that was filled unasked so far: what has come since the last call is paid
+ * for at this rate.  Unspent time beyond 100 ms, or that of a page, is lost.
+ */
+uint64_t lpd_pace_allow(struct lpd_pace *pace, uint64_t rate, uint64_t now_ns,
+			uint64_t filled);
 
 /*
  * Everything about a session that need not outlive the process.  The control
@@ -362,6 +397,7 @@ struct lpd_session {
 	uint64_t drain_addr;             /* where drain goes on */
 	uint32_t pass_progressed; /* drain filled something since address 0 */
 	uint32_t stuck;           /* drain went round and filled nothing */
+	struct lpd_pace pace;
 	/* A page that is not registered; see fill.c. */
 	uint64_t absent_addr;
 	uint32_t absent_confirmed;
@@ -434,6 +470,7 @@ struct lpd_worker {
 	struct lpd_session *active; /* whose turn it is, in a ring */
 	uint32_t nr_active;
 	uint32_t nr_idle_steps; /* turns in a row that could do nothing */
+	uint64_t nap_until_ns;  /* when the first of them may do something */
 	uint32_t nr_reads;      /* slots that are not free */
 	/* What staging holds, if staged_session is not NULL. */
 	uint32_t staged_source;

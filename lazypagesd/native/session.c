@@ -244,9 +244,11 @@ static enum lpd_outcome retry_pending(struct lpd_worker *worker,
 	session->nr_pending = 0;
 	for (unsigned int i = 0; i < nr_tried; i++) {
 		struct lpd_pending fault = session->pending[i];
+		/* The page itself in any case: faults are never paced. */
+		uint64_t max_pages = lpd_max(lpd_background_budget(session), 1);
 		enum lpd_outcome outcome =
 			lpd_fill_fault(worker, session, &fault,
-				       MAX_RETRY_PAGES);
+				       lpd_min(max_pages, MAX_RETRY_PAGES));
 
 		if (outcome == LPD_GONE)
 			return outcome;

@@ -160,6 +160,8 @@ int lpd_state_init(struct lpd_state *state, uint32_t protocol,
 	memcpy((char *)state + state->table_offset[0], regions,
 	       nr_regions * sizeof(*regions));
 	state->nr_missing = nr_pages;
+	state->drain_rate = LPD_DRAIN_EAGER;
+	state->pace = LPD_DRAIN_EAGER;
 	lpd_state_set_commit(state,
 			     (struct lpd_commit){.nr_regions = nr_regions});
 	return 0;
@@ -181,6 +183,8 @@ void lpd_state_fork(struct lpd_state *child, const struct lpd_state *parent)
 	       nr_regions * sizeof(*regions));
 	child->nr_missing = parent->nr_missing;
 	child->released = __atomic_load_n(&parent->released, __ATOMIC_RELAXED);
+	child->drain_rate = parent->drain_rate;
+	child->pace = parent->pace;
 	lpd_state_set_commit(child,
 			     (struct lpd_commit){.nr_regions = nr_regions});
 }
@@ -189,6 +193,12 @@ void lpd_state_release(struct lpd_state *state)
 {
 	/* What it allows is ordered by the request that follows it. */
 	__atomic_store_n(&state->released, 1, __ATOMIC_RELAXED);
+}
+
+void lpd_state_set_drain_rate(struct lpd_state *state, uint64_t rate)
+{
+	/* As above. */
+	__atomic_store_n(&state->drain_rate, rate, __ATOMIC_RELAXED);
 }
 
 /* Of a state whose fixed part is as it should be. */

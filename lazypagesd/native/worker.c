@@ -25,7 +25,7 @@
  * message; then once a millisecond.
  */
 #define MAX_SPINS 1000
-#define NAP_MS    1
+#define NAP_NS    1000000
 
 void lpd_worker_wake(struct lpd_worker *worker)
 {
@@ -254,21 +254,23 @@ static void take_inbox(struct lpd_worker *worker)
 
 /* ---- the loop ---- */
 
-/* Could the session do anything, or is it to be left alone for a while? */
-static bool was_idle(struct lpd_session *session, enum lpd_outcome outcome)
+/* Until when is the session to be left alone?  0: it could do something. */
+static uint64_t nap_until(struct lpd_session *session, enum lpd_outcome outcome)
 {
 	if (outcome == LPD_FILLED && !session->nr_hot) {
 		session->nr_spins = 0;
-		return false;
+		return 0;
 	}
 	if (session->not_before_ns)
-		return true;
+		return session->not_before_ns;
+	if (outcome == LPD_PACED && !session->nr_hot)
+		return session->pace.due_ns;
 	/* Who holds us up with an event may be waiting for this very CPU. */
 	if (session->nr_spins++ < MAX_SPINS) {
 		sched_yield();
-		return false;
+		return 0;
 	}
-	return true;
+	return lpd_now_ns() + NAP_NS;
 }
 
 /* One turn of the session whose turn it is. */
@@ -298,18 +300,28 @@ static void step(struct lpd_worker *worker)
 	}
 	lpd_reads_release(worker, session);
 
-	uint32_t nr_idle_steps =
-		was_idle(session, outcome) ? worker->nr_idle_steps + 1 : 0;
+	uint64_t until_ns = nap_until(session, outcome);
+	uint32_t nr_idle_steps = until_ns ? worker->nr_idle_steps + 1 : 0;
+
+	worker->nap_until_ns = lpd_min(worker->nap_until_ns, until_ns);
 	settle(worker, session, outcome);
 	/* That it stays in the ring is no news to those who wait there. */
 	worker->nr_idle_steps = nr_idle_steps;
 }
 
-static int sleep_ms(const struct lpd_worker *worker)
+static int sleep_ms(struct lpd_worker *worker)
 {
 	if (!worker->active)
 		return -1;
-	return worker->nr_idle_steps >= worker->nr_active ? NAP_MS : 0;
+	if (worker->nr_idle_steps < worker->nr_active)
+		return 0;
+
+	uint64_t now = lpd_now_ns();
+	uint64_t nap_ns = lpd_max(worker->nap_until_ns, now) - now;
+	/* Whatever ends it, all are asked then. */
+	worker->nr_idle_steps = 0;
+	worker->nap_until_ns = UINT64_MAX;
+	return (nap_ns + LPD_NS_PER_MS - 1) / LPD_NS_PER_MS;
 }
 
 int lpd_worker_run(struct lpd_worker *worker)
