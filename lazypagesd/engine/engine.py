@@ -6,13 +6,15 @@ import asyncio
 import logging
 import os
 
+from lazypagesd.engine.pace import Backoff
 from lazypagesd.engine.session import End, Session
 from lazypagesd.engine.worker import Worker
 from lazypagesd.native import lib
 
 log = logging.getLogger(__name__)
 
-# How often sessions are asked whether their address space still exists.
+# How often sessions are asked whether their address space still exists, and the machine whether
+# it suffers.
 PROBE_INTERVAL_S = 1.0
 
 # How often faults that are held are tried again: somebody may have mended their source.
@@ -25,8 +27,12 @@ class Engine:
     Belongs to the running asyncio loop, from start() to stop().
     """
 
-    def __init__(self, nr_workers: int | None = None) -> None:
-        """Prepare *nr_workers* workers; by default as many as the process may use processors."""
+    def __init__(self, nr_workers: int | None = None, backoff: Backoff | None = None) -> None:
+        """Prepare *nr_workers* workers; by default as many as the process may use processors.
+
+        *backoff* says how far paced sessions are slowed down.
+        """
+        self.backoff = backoff or Backoff()
         self.workers = [Worker(i) for i in range(nr_workers or len(os.sched_getaffinity(0)))]
         self.sessions: set[Session] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -112,6 +118,7 @@ class Engine:
     def _probe(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(PROBE_INTERVAL_S, self._probe)
+        self._back_off()
         retry = loop.time() >= self._next_retry_s
         for session in self.sessions:
             if session.end is None and session.is_gone():
@@ -120,3 +127,10 @@ class Engine:
                 session.retry()
         if retry:
             self._next_retry_s = loop.time() + RETRY_INTERVAL_S
+
+    def _back_off(self) -> None:
+        paced = [session for session in self.sessions if session.state.pace.is_paced]
+        # Nobody else minds.
+        if paced and self.backoff.look():
+            for session in paced:
+                session.set_pace(session.state.pace, self.backoff.slowdown)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from lazypagesd.engine.engine import Engine
+from lazypagesd.engine.pace import EAGER, Pace
 from lazypagesd.engine.session import End, Session, Trouble
 from lazypagesd.engine.state import State
 from lazypagesd.errors import LazyPagesError
@@ -35,9 +36,10 @@ class Observer(Protocol):
 class Restore:
     """The sessions of one hand-off, from the first descriptor to the last page."""
 
-    def __init__(self, name: str, engine: Engine, observer: Observer) -> None:
+    def __init__(self, name: str, engine: Engine, observer: Observer, pace: Pace = EAGER) -> None:
         """Prepare a restore without sessions; *name* is what people are told."""
         self.name = name
+        self.pace = pace
         self.sessions: list[Session] = []
         self.released = False
         self._complete = False
@@ -65,14 +67,21 @@ class Restore:
             if pidfd is not None:
                 os.close(pidfd)
             raise
+        state.set_pace(self.pace, self._engine.backoff.slowdown)
         return self._attach(Session(name, fd, state, sources, pidfd=pidfd))
 
     def release(self) -> None:
-        """Fill what is missing from now on: the restore tool has finished."""
+        """Fill what is missing from now on, at its pace: the restore tool has finished."""
         self.released = self._complete = True
         for session in self.live:
             session.drain()
         self._check_ended()
+
+    def set_pace(self, pace: Pace) -> None:
+        """Fill what nobody waits for at another pace, at once; children inherit it."""
+        self.pace = pace
+        for session in self.live:
+            session.set_pace(pace, self._engine.backoff.slowdown)
 
     def fail(self) -> None:
         """Answer faults until its processes have been killed, so that no thread reads a zero."""

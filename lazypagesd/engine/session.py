@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lazypagesd.engine.pace import Pace
 from lazypagesd.engine.state import State
 from lazypagesd.engine.statistics import Counters
 from lazypagesd.kernel import uffd
@@ -109,6 +110,11 @@ class Session:
     def drain(self) -> None:
         """Let everything that is missing be filled: the restore has finished."""
         self.state.release()
+        self.request(lib.LPD_REQUEST_DRAIN)
+
+    def set_pace(self, pace: Pace, slowdown: int = 0) -> None:
+        """Drain at *pace* from now on, halved *slowdown* times if it is a rate."""
+        self.state.set_pace(pace, slowdown)
         self.request(lib.LPD_REQUEST_DRAIN)
 
     def retry(self) -> None:

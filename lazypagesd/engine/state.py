@@ -6,6 +6,7 @@ import mmap
 import os
 from typing import TYPE_CHECKING
 
+from lazypagesd.engine.pace import Pace
 from lazypagesd.errors import SessionError
 from lazypagesd.native import ffi, lib
 
@@ -79,6 +80,16 @@ class State:
     def release(self) -> None:
         """Let the worker drain: the restore has finished."""
         lib.lpd_state_release(self.pointer)
+
+    @property
+    def pace(self) -> Pace:
+        """How fast it is to be drained, unless the machine suffers."""
+        return Pace(int(self.pointer.pace))
+
+    def set_pace(self, pace: Pace, slowdown: int = 0) -> None:
+        """Let the worker drain so fast, or *slowdown* halvings slower if it is a rate."""
+        self.pointer.pace = pace.rate
+        lib.lpd_state_set_drain_rate(self.pointer, pace.slowed(slowdown).rate)
 
     def close(self) -> None:
         """Unmap and close.  The pointer must not be used any more."""
