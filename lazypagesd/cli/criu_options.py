@@ -1,4 +1,4 @@
-"""CRIU's options, all of them, and a parser that reads them as CRIU does.
+"""CRIU's options, all of them, those of our own, and a parser that reads them as CRIU does.
 
 Some facts about CRIU's command line:
 
@@ -159,7 +159,10 @@ CRIU_OPTIONS = (
     _value("work-dir", "W"),
 )
 
-LONG = {option.name: (option, True) for option in CRIU_OPTIONS} | {
+# What criu has no name for.  None fits a shortened name of criu's that fitted one alone.
+OWN_OPTIONS = (_value("drain"),)
+
+LONG = {option.name: (option, True) for option in (*CRIU_OPTIONS, *OWN_OPTIONS)} | {
     f"no-{option.name}": (option, False) for option in CRIU_OPTIONS if option.negatable
 }
 SHORT = {option.short: option for option in CRIU_OPTIONS if option.short}

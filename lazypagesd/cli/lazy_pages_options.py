@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lazypagesd.cli.criu_config import config_files, read_config
 from lazypagesd.cli.criu_options import COMMAND, Parsed, Setting, parse_words
+from lazypagesd.engine.pace import EAGER, Pace
 from lazypagesd.errors import ConfigError
 from lazypagesd.service.options import WARNINGS, DropinOptions
 
@@ -59,6 +60,7 @@ def build_options(sources: Sequence[Parsed]) -> DropinOptions:
         pidfile=_text(last, "pidfile") or None,
         status_fd=_number(last["status-fd"]) if "status-fd" in last else None,
         action_scripts=tuple(s.value or "" for s in settings if s.name == "action-script"),
+        pace=_pace(last["drain"]) if "drain" in last else EAGER,
         warnings=tuple(warnings),
     )
     return replace(options, daemon=_daemon(settings))
@@ -100,6 +102,13 @@ def _is_on(last: Mapping[str, Setting], name: str) -> bool:
 
 def _text(last: Mapping[str, Setting], name: str) -> str | None:
     return last[name].value if name in last else None
+
+
+def _pace(setting: Setting) -> Pace:
+    try:
+        return Pace.parse(setting.value or "")
+    except ValueError as error:
+        raise ConfigError(f"--{setting.name}: {error}") from None
 
 
 def _number(setting: Setting) -> int:

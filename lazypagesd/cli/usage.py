@@ -31,11 +31,18 @@ Examples:
     criu restore --lazy-pages -D /var/lib/ckpt -W /run/restore -d
   In the foreground, for a program that waits for a byte on a pipe, its descriptor 3:
     lazypagesd lazy-pages -D /var/lib/ckpt --status-fd 3
+  At 64 MiB a second, to leave the disk to others:
+    lazypagesd lazy-pages -D /var/lib/ckpt --drain 64M -d
 
 Where things are:
   -D, --images-dir DIR      the images of the checkpoint (default: the current directory)
   -W, --work-dir DIR        where lazy-pages.socket is made, and the files below that are given as
                             relative paths (default: the images' own directory)
+
+Filling:
+      --drain PACE          how fast to fill what nobody waits for: eager, as fast as it goes
+                            (default); lazy, never; or bytes a second, such as 64M, and less while
+                            the machine is short of memory or its disks are busy
 
 Running:
   -d, --daemon              go to the background once a restore can connect

@@ -40,7 +40,7 @@ def run(options: DropinOptions) -> int:
     raise_descriptor_limit()
     with Checkpoint.open(images_fd) as checkpoint:
         log.info("%d processes, %d lazy pages", len(checkpoint.tasks), checkpoint.nr_pages)
-        restores = Restores(checkpoint)
+        restores = Restores(checkpoint, options.pace)
         with listening() as listener:
             if options.daemon:
                 daemonize(pidfile=options.pidfile)

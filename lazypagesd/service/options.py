@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from lazypagesd.engine.pace import EAGER, Pace
+
 ERRORS_ONLY = 1
 WARNINGS = 2
 INFORMATION = 3
@@ -17,8 +19,8 @@ class DropinOptions:
 
     *log_file*, *pidfile* and *action_scripts* are relative to *work_dir*, which is in turn
     relative to where we were started, as *images_dir* is.  *verbosity* counts as criu does: 1
-    errors, 2 warnings, 3 information, 4 all.  *warnings* are what the options gave reason to say;
-    open_log() says it.
+    errors, 2 warnings, 3 information, 4 all.  *pace* is that of each restore.  *warnings* are what
+    the options gave reason to say; open_log() says it.
     """
 
     images_dir: Path = Path()
@@ -29,4 +31,5 @@ class DropinOptions:
     pidfile: str | None = None
     status_fd: int | None = None
     action_scripts: tuple[str, ...] = ()
+    pace: Pace = EAGER
     warnings: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ import socket
 from typing import NoReturn
 
 from lazypagesd.engine.engine import RETRY_INTERVAL_S, Engine
+from lazypagesd.engine.pace import EAGER, Pace
 from lazypagesd.engine.restore import Restore
 from lazypagesd.engine.session import End, Session, Trouble
 from lazypagesd.engine.statistics import report
@@ -33,9 +34,10 @@ FAILED_GRACE_S = 10.0
 class Restores:
     """Accepts restores until one has come and none is left; also their observer, who logs."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        """Prepare to serve *checkpoint*, which stays open as long."""
+    def __init__(self, checkpoint: Checkpoint, pace: Pace = EAGER) -> None:
+        """Prepare to serve *checkpoint*, which stays open as long, at *pace*."""
         self._checkpoint = checkpoint
+        self._pace = pace
         self._sources = {
             file.fd: FileSource.of(file.fd, file.name)
             for page_map in checkpoint.page_maps.values()
@@ -73,7 +75,7 @@ class Restores:
 
     def _begin(self, group: asyncio.TaskGroup, connection: socket.socket) -> None:
         connection.setblocking(False)
-        restore = Restore(f"restore {next(self._numbers)}", self._engine, self)
+        restore = Restore(f"restore {next(self._numbers)}", self._engine, self, self._pace)
         self._restores.append(restore)
         self._handing_over[restore] = connection
         if self._stopping:
@@ -164,6 +166,9 @@ class Restores:
             signal.Signals(number).name,
             sum(restore.nr_missing for restore in served),
         )
+        # Whoever is lazy would never finish.
+        for restore in served:
+            restore.set_pace(EAGER)
 
     def _die(self, number: int) -> NoReturn:
         for restore in self._tasks.values():

@@ -11,6 +11,7 @@ import pytest
 from lazypagesd.cli.criu_options import (
     CRIU_OPTIONS,
     LONG,
+    OWN_OPTIONS,
     SHORT,
     Arity,
     Setting,
@@ -111,8 +112,9 @@ def test_wrong_option_is_refused(words: list[str], message: str) -> None:
 
 def test_table_names_each_option_once() -> None:
     """No two options share a long or a short name."""
-    assert len(LONG) == len(CRIU_OPTIONS) + sum(option.negatable for option in CRIU_OPTIONS)
-    assert len(SHORT) == sum(bool(option.short) for option in CRIU_OPTIONS)
+    options = (*CRIU_OPTIONS, *OWN_OPTIONS)
+    assert len(LONG) == len(options) + sum(option.negatable for option in options)
+    assert len(SHORT) == sum(bool(option.short) for option in options)
 
 
 @pytest.mark.criu

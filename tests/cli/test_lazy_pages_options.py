@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lazypagesd.cli.lazy_pages_options import read_options
+from lazypagesd.engine.pace import EAGER, LAZY, Pace
 from lazypagesd.errors import ConfigError
 from lazypagesd.service.options import DropinOptions
 
@@ -54,6 +55,20 @@ def test_each_option_reaches_the_dropin() -> None:
 def test_work_dir_is_the_images_dir_unless_given() -> None:
     """-W defaults to -D."""
     assert options("-D", "img").work_dir == Path("img")
+
+
+@pytest.mark.parametrize(
+    ("words", "pace"),
+    [
+        ("", EAGER),
+        ("--drain eager", EAGER),
+        ("--drain=lazy", LAZY),
+        ("--drain lazy --drain 64M", Pace(64 * 2**20)),
+    ],
+)
+def test_pace_is_eager_unless_given(words: str, pace: Pace) -> None:
+    """criu's behaviour is the default, and the last word counts."""
+    assert options(*words.split()).pace == pace
 
 
 @pytest.mark.parametrize(
@@ -110,6 +125,10 @@ def test_auto_dedup_is_ignored_with_a_warning() -> None:
         ("dump", "dump: no command of lazypagesd; the one there is: lazy-pages"),
         ("lazy-pages 4", "lazy-pages: takes options only ('4')"),
         ("lazy-pages --status-fd x", "--status-fd: is not a number ('x')"),
+        (
+            "lazy-pages --drain fast",
+            "--drain: is neither eager, nor lazy, nor bytes a second such as 64M ('fast')",
+        ),
         ("lazy-pages -vx", "--verbosity: is not a number ('x')"),
         ("lazy-pages --stream", "--stream: lazy-pages cannot read images from a stream"),
         (
