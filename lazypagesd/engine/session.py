@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from lazypagesd.engine.pace import Pace
 from lazypagesd.engine.state import State
 from lazypagesd.engine.statistics import Counters
-from lazypagesd.kernel import uffd
 from lazypagesd.native import ffi, lib
 from lazypagesd.sources.file import FileSource
 
@@ -94,7 +93,7 @@ class Session:
 
     def is_gone(self) -> bool:
         """Whether its address space has ended: the descriptor knows, also after an exec."""
-        return not uffd.is_alive(self.fd)
+        return bool(lib.lpd_session_is_gone(self.pointer))
 
     def request(self, what: int) -> None:
         """Ask its worker for something (LPD_REQUEST_... bits); nothing once it is to let go.

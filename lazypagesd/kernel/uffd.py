@@ -14,8 +14,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lazypagesd.native import lib
-
 UFFD_API = 0xAA
 
 
@@ -76,8 +74,3 @@ def describe(fd: int) -> Descriptor | None:
         features=Feature(bits & ALL_FEATURES),
         blocking=os.get_blocking(fd),
     )
-
-
-def is_alive(fd: int) -> bool:
-    """Whether the address space behind a userfaultfd still exists.  Changes nothing in it."""
-    return lib.lpd_uffd_probe(fd) != -errno.ESRCH

@@ -31,7 +31,7 @@ static int64_t copy(struct lpd_session *session, uint64_t addr,
 	int64_t rc;
 
 	do {
-		rc = lpd_uffd_copy(session->fd, addr, bytes, len);
+		rc = session->protocol->copy(session->fd, addr, bytes, len);
 	} while (rc == -EAGAIN && lpd_session_insists(session));
 	return rc;
 }
@@ -41,7 +41,8 @@ static int64_t zeropage(struct lpd_session *session, uint64_t addr)
 	int64_t rc;
 
 	do {
-		rc = lpd_uffd_zeropage(session->fd, addr, LPD_PAGE_SIZE);
+		rc = session->protocol->zeropage(session->fd, addr,
+						 LPD_PAGE_SIZE);
 	} while (rc == -EAGAIN && lpd_session_insists(session));
 	return rc;
 }
@@ -101,9 +102,9 @@ static void count_latency(struct lpd_counters *counters, uint64_t read_ns)
 static enum lpd_outcome wake(struct lpd_session *session, uint64_t addr)
 {
 	LPD_COUNT(session->state->counters.wakes, 1);
-	return lpd_uffd_wake(session->fd, addr, LPD_PAGE_SIZE) == -ESRCH
-		       ? LPD_GONE
-		       : LPD_FILLED;
+	int rc = session->protocol->wake(session->fd, addr, LPD_PAGE_SIZE);
+
+	return rc == -ESRCH ? LPD_GONE : LPD_FILLED;
 }
 
 /* The image does not, or no longer, speak for this page: it is zero. */

@@ -66,7 +66,7 @@ void lpd_state_set_commit(struct lpd_state *state, struct lpd_commit commit);
 uint64_t lpd_bits_set(struct lpd_state *state, uint64_t first, uint64_t n);
 
 /* ------------------------------------------------------------------------
- * Message formats: the seam at which a new one is added.
+ * Protocols: the seam at which a new kind of descriptor is added.
  */
 
 enum lpd_message_kind {
@@ -93,11 +93,20 @@ struct lpd_message {
 	};
 };
 
+/*
+ * How one kind of descriptor is read and filled through.  Chosen once, when
+ * it is handed over, so that no message costs a branch.
+ */
 struct lpd_protocol {
 	uint32_t message_size;
 	/* Whole messages into buffer; how many, or -errno (-EAGAIN: none). */
 	int (*read)(int fd, uint8_t *buffer, unsigned int max_messages);
 	struct lpd_message (*decode)(const uint8_t *raw);
+	/* As lpd_uffd_copy(), lpd_uffd_zeropage() and so on in native.h. */
+	int64_t (*copy)(int fd, uint64_t addr, const void *bytes, uint64_t len);
+	int64_t (*zeropage)(int fd, uint64_t addr, uint64_t len);
+	int (*wake)(int fd, uint64_t addr, uint64_t len);
+	int (*probe)(int fd);
 };
 
 /* NULL if there is no such protocol. */

@@ -135,7 +135,7 @@ struct lpd_state {
 	uint8_t messages[LPD_MAX_MESSAGES * LPD_MAX_MESSAGE_SIZE];
 };
 
-/* How a descriptor's messages are read and decoded: chosen once a session. */
+/* How a descriptor is read and filled through: chosen once a session. */
 enum lpd_protocol_id {
 	LPD_PROTOCOL_UFFD_MSG = 1, /* 32 bytes, as in linux/userfaultfd.h */
 };
@@ -281,7 +281,7 @@ struct lpd_source {
  */
 
 struct lpd_worker;
-struct lpd_protocol; /* how messages are read and decoded: internal.h */
+struct lpd_protocol; /* how a descriptor is read and filled: internal.h */
 
 /* Asked of a session's worker with lpd_session_request(). */
 enum lpd_request {
@@ -405,6 +405,12 @@ struct lpd_session {
 
 /* Ask something of the session's worker: LPD_REQUEST_... bits. */
 void lpd_session_request(struct lpd_session *session, uint32_t request);
+
+/*
+ * Whether the address space behind the descriptor is no more.  Callable from
+ * any thread, as long as the descriptor is open.
+ */
+int lpd_session_is_gone(const struct lpd_session *session);
 
 /* Whether the worker has answered LPD_REQUEST_DETACH. */
 int lpd_session_detached(const struct lpd_session *session);

@@ -1,8 +1,8 @@
 /*
- * protocol.c: the formats in which a descriptor's messages come.
+ * protocol.c: the kinds of descriptor that are served.
  *
- * A session's format is chosen once, when it is handed over; the loop that
- * serves it knows struct lpd_message only.
+ * A session's is chosen once, when it is handed over; the loop that serves it
+ * knows struct lpd_message and struct lpd_protocol only.
  */
 #include <errno.h>
 #include <linux/userfaultfd.h>
@@ -66,6 +66,10 @@ static const struct lpd_protocol uffd_msg_protocol = {
 	.message_size = sizeof(struct uffd_msg),
 	.read = uffd_msg_read,
 	.decode = uffd_msg_decode,
+	.copy = lpd_uffd_copy,
+	.zeropage = lpd_uffd_zeropage,
+	.wake = lpd_uffd_wake,
+	.probe = lpd_uffd_probe,
 };
 
 const struct lpd_protocol *lpd_protocol_get(uint32_t id)

@@ -173,7 +173,7 @@ static void pend(struct lpd_session *session, struct lpd_pending fault)
 	}
 	/* The kernel keeps what we cannot: it will be read once more. */
 	LPD_COUNT(session->state->counters.requeues, 1);
-	lpd_uffd_wake(session->fd, fault.addr, LPD_PAGE_SIZE);
+	session->protocol->wake(session->fd, fault.addr, LPD_PAGE_SIZE);
 }
 
 /* Is a fault that ended so to be tried again, with nobody to say when? */
@@ -278,7 +278,7 @@ static bool is_changing(const struct lpd_session *session)
 	 */
 	return session->wants_quiet &&
 	       session->nr_messages < LPD_MAX_MESSAGES &&
-	       lpd_uffd_probe(session->fd) == -EAGAIN;
+	       session->protocol->probe(session->fd) == -EAGAIN;
 }
 
 /*
@@ -359,6 +359,14 @@ void lpd_session_request(struct lpd_session *session, uint32_t request)
 			;
 	}
 	lpd_worker_wake(worker);
+}
+
+int lpd_session_is_gone(const struct lpd_session *session)
+{
+	const struct lpd_protocol *protocol =
+		lpd_protocol_get(session->state->protocol);
+
+	return protocol->probe(session->fd) == -ESRCH;
 }
 
 int lpd_session_detached(const struct lpd_session *session)

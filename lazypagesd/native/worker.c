@@ -177,7 +177,7 @@ static void retry(struct lpd_worker *worker, struct lpd_session *session)
 	session->stuck = 0;
 	LPD_COUNT(session->state->counters.held,
 		  -session->state->counters.held);
-	lpd_uffd_wake(session->fd, WAKE_START, WAKE_LEN);
+	session->protocol->wake(session->fd, WAKE_START, WAKE_LEN);
 	serve(worker, session);
 }
 
