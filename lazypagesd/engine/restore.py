@@ -56,11 +56,20 @@ class Restore:
         sources: Sequence[FileSource],
         *,
         pidfd: int | None,
+        protocol: int = lib.LPD_PROTOCOL_UFFD_MSG,
     ) -> Session:
-        """Serve a descriptor from now on, faults only.  Takes ownership of *fd* and *pidfd*."""
+        """Serve a descriptor from now on, faults only.  Takes ownership of *fd* and *pidfd*.
+
+        *protocol* says what the descriptor is: LPD_PROTOCOL_..., and stays so for every child.
+        """
         try:
             state = State.create(
-                name, page_map.regions, page_map.nr_regions, page_map.nr_pages, len(sources)
+                name,
+                page_map.regions,
+                page_map.nr_regions,
+                page_map.nr_pages,
+                len(sources),
+                protocol=protocol,
             )
         except (LazyPagesError, OSError):
             os.close(fd)

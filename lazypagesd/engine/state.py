@@ -27,16 +27,24 @@ class State:
 
     @classmethod
     def create(
-        cls, name: str, regions: CData, nr_regions: int, nr_pages: int, nr_sources: int
+        cls,
+        name: str,
+        regions: CData,
+        nr_regions: int,
+        nr_pages: int,
+        nr_sources: int,
+        *,
+        protocol: int = lib.LPD_PROTOCOL_UFFD_MSG,
     ) -> State:
         """Lay out a new state.
 
-        *regions* is a struct lpd_region[] of *nr_regions*, with *nr_pages* pages in all.  Raises
+        *regions* is a struct lpd_region[] of *nr_regions*, with *nr_pages* pages in all;
+        *protocol* an LPD_PROTOCOL_..., which says how its descriptor is read and filled.  Raises
         SessionError if they are not sorted, disjoint, page-aligned and in user space.
         """
         state = cls._empty(name, nr_pages)
         code = lib.lpd_state_init(
-            state.pointer, lib.LPD_PROTOCOL_UFFD_MSG, regions, nr_regions, nr_pages, nr_sources
+            state.pointer, protocol, regions, nr_regions, nr_pages, nr_sources
         )
         if code:
             state.close()

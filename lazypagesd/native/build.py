@@ -18,6 +18,8 @@ from cffi import FFI
 from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).parent
+# What goes over a channel, which a process that uses one includes as well.
+WIRE = HERE.parent / "client/wire.h"
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wmissing-prototypes", "-Wvla"]
 # What cffi generates is not ours to mend; these bind the generated file alone.
 GENERATED = """\
@@ -50,7 +52,7 @@ def builder() -> FFI:
         sources=[
             os.path.relpath(path) for path in sorted(HERE.glob("*.c")) if path.stem != "_native"
         ],
-        depends=[os.path.relpath(path) for path in sorted(HERE.glob("*.h"))],
+        depends=[os.path.relpath(path) for path in sorted([*HERE.glob("*.h"), WIRE])],
         include_dirs=[os.path.relpath(HERE)],
         extra_compile_args=flags,
         extra_link_args=link,

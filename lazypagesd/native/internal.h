@@ -76,6 +76,7 @@ enum lpd_message_kind {
 	LPD_MESSAGE_REMOVE,
 	LPD_MESSAGE_UNMAP,
 	LPD_MESSAGE_UNKNOWN,
+	LPD_MESSAGE_PART, /* of the message before it, which has been told */
 };
 
 /* A message, whatever its format was. */
@@ -99,15 +100,26 @@ struct lpd_message {
  */
 struct lpd_protocol {
 	uint32_t message_size;
-	/* Whole messages into buffer; how many, or -errno (-EAGAIN: none). */
+	/* Are events read in the order in which they take place, each once? */
+	bool in_order;
+	/*
+	 * Whole messages into buffer; how many, or -errno: -EAGAIN none, -ESRCH
+	 * none ever again.
+	 */
 	int (*read)(int fd, uint8_t *buffer, unsigned int max_messages);
 	struct lpd_message (*decode)(const uint8_t *raw);
-	/* As lpd_uffd_copy(), lpd_uffd_zeropage() and so on in native.h. */
+	/*
+	 * As lpd_uffd_copy(), lpd_uffd_zeropage() and so on in native.h.
+	 */
 	int64_t (*copy)(int fd, uint64_t addr, const void *bytes, uint64_t len);
 	int64_t (*zeropage)(int fd, uint64_t addr, uint64_t len);
 	int (*wake)(int fd, uint64_t addr, uint64_t len);
 	int (*probe)(int fd);
+	/* Every page that was to come is in.  NULL if close() tells enough. */
+	void (*conclude)(int fd);
 };
+
+extern const struct lpd_protocol lpd_channel_v1, lpd_channel_v2;
 
 /* NULL if there is no such protocol. */
 const struct lpd_protocol *lpd_protocol_get(uint32_t id);

@@ -138,6 +138,8 @@ struct lpd_state {
 /* How a descriptor is read and filled through: chosen once a session. */
 enum lpd_protocol_id {
 	LPD_PROTOCOL_UFFD_MSG = 1, /* 32 bytes, as in linux/userfaultfd.h */
+	LPD_PROTOCOL_CHANNEL_V1,   /* a socket in its place: client/wire.h */
+	LPD_PROTOCOL_CHANNEL_V2,
 };
 
 /* Size of the memfd for so many pages, in bytes. */
@@ -216,7 +218,8 @@ uint64_t lpd_state_remap(struct lpd_state *state, uint64_t from, uint64_t to,
 /*
  * Unmap the missing pages that are not registered with fd.  What a fork has
  * left behind (MADV_DONTFORK) is to be forgotten before something else grows
- * there.  0, or -EAGAIN once the child changes its mappings itself, -ESRCH.
+ * there.  Of a channel nothing is left behind untold, and so nothing done.
+ * 0, or -EAGAIN once the child changes its mappings itself, -ESRCH.
  */
 int lpd_state_prune(struct lpd_state *state, int fd);
 

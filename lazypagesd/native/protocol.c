@@ -77,6 +77,10 @@ const struct lpd_protocol *lpd_protocol_get(uint32_t id)
 	switch (id) {
 	case LPD_PROTOCOL_UFFD_MSG:
 		return &uffd_msg_protocol;
+	case LPD_PROTOCOL_CHANNEL_V1:
+		return &lpd_channel_v1;
+	case LPD_PROTOCOL_CHANNEL_V2:
+		return &lpd_channel_v2;
 	default:
 		return NULL;
 	}

@@ -267,6 +267,8 @@ int lpd_state_prune(struct lpd_state *state, int fd)
 		nr_regions ? lpd_region_end(&regions[nr_regions - 1]) : 0;
 	uint64_t len = end;
 
+	if (lpd_protocol_get(state->protocol)->in_order)
+		return 0;
 	while (lpd_state_next_missing(state, addr, 1, &addr)) {
 		int rc;
 

@@ -45,13 +45,27 @@ static void set_cursor(struct lpd_state *state, unsigned int cursor)
 	lpd_state_set_commit(state, commit);
 }
 
+/* For how many messages is there room, here and for what becomes of them? */
+static unsigned int nr_readable(const struct lpd_session *session)
+{
+	unsigned int nr_free = LPD_MAX_MESSAGES - session->nr_messages;
+
+	/* Where a fault that cannot be kept cannot be given back for sure. */
+	return session->protocol->in_order
+		       ? lpd_min(nr_free, LPD_MAX_PENDING - session->nr_pending)
+		       : nr_free;
+}
+
 /* Add to the round what can be read; 0, or -errno. */
 static int read_messages(struct lpd_session *session)
 {
 	unsigned int first = session->nr_messages;
-	int n = session->protocol->read(session->fd, message_at(session, first),
-					LPD_MAX_MESSAGES - first);
+	unsigned int nr_max = nr_readable(session);
 
+	if (!nr_max)
+		return 0;
+	int n = session->protocol->read(session->fd, message_at(session, first),
+					nr_max);
 	if (n < 0)
 		return n == -EAGAIN ? 0 : n;
 	if (!first)
@@ -69,13 +83,13 @@ static void list_events(struct lpd_session *session)
 		enum lpd_message_kind kind =
 			lpd_session_message(session, session->nr_listed).kind;
 
-		if (kind == LPD_MESSAGE_FAULT)
+		if (kind == LPD_MESSAGE_FAULT || kind == LPD_MESSAGE_PART)
 			continue;
 		session->state->order[session->nr_events++] =
 			session->nr_listed;
 		/* What else is under way bears on where these two lead to. */
 		if (kind == LPD_MESSAGE_REMAP || kind == LPD_MESSAGE_FORK)
-			session->wants_quiet = 1;
+			session->wants_quiet = !session->protocol->in_order;
 	}
 }
 
@@ -109,6 +123,7 @@ static void apply_event(struct lpd_session *session,
 
 	switch (message->kind) {
 	case LPD_MESSAGE_FAULT: /* no event */
+	case LPD_MESSAGE_PART:
 		return;
 	case LPD_MESSAGE_FORK:
 		begin_fork(session, message->child_fd);
@@ -146,7 +161,8 @@ static bool apply_events(struct lpd_session *session)
 {
 	for (unsigned int i = lpd_state_commit(session->state).cursor;
 	     i < session->nr_events; i++) {
-		lpd_order_next(session, i);
+		if (!session->protocol->in_order)
+			lpd_order_next(session, i);
 
 		struct lpd_message message =
 			lpd_session_message(session, session->state->order[i]);
@@ -292,6 +308,8 @@ static enum lpd_outcome gather(struct lpd_session *session)
 	do {
 		int rc = read_messages(session);
 
+		if (rc == -ESRCH)
+			return LPD_GONE;
 		if (rc < 0)
 			return unreadable(session, rc);
 		list_events(session);

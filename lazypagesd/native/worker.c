@@ -123,6 +123,8 @@ static void finish(struct lpd_worker *worker, struct lpd_session *session,
 	session->finished = 1;
 	deactivate(worker, session);
 	watch(worker, session, EPOLL_CTL_DEL, 0);
+	if (status == LPD_STATUS_DRAINED && session->protocol->conclude)
+		session->protocol->conclude(session->fd);
 	lpd_session_report(session, status);
 }
 
