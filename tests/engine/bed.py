@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,7 @@ from lazypagesd.engine.restore import Restore
 from lazypagesd.engine.session import End, Session, Trouble
 from lazypagesd.engine.statistics import Counters
 from lazypagesd.images.mm import PAGE_SIZE
+from lazypagesd.kernel.channel import Api, negotiate
 from lazypagesd.native import lib
 from lazypagesd.sources.file import FileSource
 from tests.support.image import Image, wrong_pages
@@ -81,6 +83,27 @@ class Bed:
             victim.call("register", at(page), nr_pages * PAGE_SIZE)
         return victim
 
+    def channel(self, *runs: tuple[int, int], api: Api = Api.V2) -> tuple[Victim, socket.socket]:
+        """Start a process whose memory is filled over a channel, and return that as well."""
+        victim = self._stack.enter_context(Family(self._program, self._directory)).start()
+        victim.call("chopen")
+        channel = self._stack.enter_context(socket.socket(fileno=victim.hand_over()))
+        channel.settimeout(DEADLINE_S)
+        victim.begin_aside("chserve")
+        negotiate(channel, api)
+        victim.call("rejoin")
+        for page, nr_pages in runs:
+            victim.call("mmap", at(page), nr_pages * PAGE_SIZE)
+            victim.call("chregister", at(page), nr_pages * PAGE_SIZE)
+        return victim, channel
+
+    def serve_channel(self, maps: Runs, runs: Runs, *, api: Api = Api.V2) -> tuple[Victim, Image]:
+        """Do as serve(), over a channel."""
+        (victim, channel), image = self.channel(*maps, api=api), self.image(*runs)
+        protocol = {Api.V1: lib.LPD_PROTOCOL_CHANNEL_V1, Api.V2: lib.LPD_PROTOCOL_CHANNEL_V2}
+        self.attach(victim, image, fd=channel.detach(), protocol=protocol[api])
+        return victim, image
+
     def attach(
         self,
         victim: Victim,
@@ -89,6 +112,7 @@ class Bed:
         fd: int | None = None,
         pidfd: bool = False,
         source: FileSource | None = None,
+        protocol: int = lib.LPD_PROTOCOL_UFFD_MSG,
     ) -> Session:
         """Fill the victim from the image from now on; its bytes may come from another source."""
         session = self.restore.add(
@@ -97,6 +121,7 @@ class Bed:
             image.page_map(),
             [source or self._source(image)],
             pidfd=os.pidfd_open(victim.pid) if pidfd else None,
+            protocol=protocol,
         )
         self.roots.append(session)
         return session

@@ -28,6 +28,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "channel.h"
+
 #define PAGE_SIZE   4096
 #define MAX_THREADS 512
 #define NR_ARGS     5
@@ -178,6 +180,82 @@ static int64_t do_handover(const uint64_t *args)
 	close(uffd);
 	uffd = -1;
 	return 0;
+}
+
+/* ---- a channel in place of the userfaultfd ---- */
+
+static int channel_fd = -1;
+
+/* The other end is handed over in its place. */
+static int64_t do_chopen(const uint64_t *args)
+{
+	int fds[2];
+
+	(void)args;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
+		return -errno;
+	channel_fd = fds[0];
+	uffd = fds[1];
+	return 0;
+}
+
+/* Answers the exchange. */
+static int64_t do_chserve(const uint64_t *args)
+{
+	(void)args;
+	return lpd_channel_open(channel_fd);
+}
+
+static int64_t do_chregister(const uint64_t *args)
+{
+	return lpd_channel_register((void *)args[0], args[1]);
+}
+
+static int64_t do_chmunmap(const uint64_t *args)
+{
+	return lpd_channel_munmap((void *)args[0], args[1]);
+}
+
+static int64_t do_chdiscard(const uint64_t *args)
+{
+	return lpd_channel_discard((void *)args[0], args[1]);
+}
+
+static int64_t do_chmremap(const uint64_t *args)
+{
+	return lpd_channel_mremap((void *)args[0], args[1], (void *)args[2]);
+}
+
+static int64_t do_chpopulate(const uint64_t *args)
+{
+	lpd_channel_populate((void *)args[0], args[1]);
+	return 0;
+}
+
+/* Give memory to a system call. */
+static int64_t do_syscall(const uint64_t *args)
+{
+	int fds[2];
+
+	if (pipe(fds) < 0)
+		return -errno;
+	int64_t result = result_of(write(fds[1], (void *)args[0], args[1]));
+	close(fds[0]);
+	close(fds[1]);
+	return result;
+}
+
+/* How many mappings there are. */
+static int64_t do_mappings(const uint64_t *args)
+{
+	FILE *maps = fopen("/proc/self/maps", "r");
+	int64_t nr_lines = 0;
+
+	(void)args;
+	for (int c; (c = getc(maps)) != EOF;)
+		nr_lines += c == '\n';
+	fclose(maps);
+	return nr_lines;
 }
 
 /* ---- reading: by threads, so that whoever commands them is never held ---- */
@@ -491,7 +569,11 @@ static const struct {
 	{"exec", do_exec},         {"exit", do_exit},
 	{"crowd", do_crowd},       {"stripe", do_stripe},
 	{"mlock2", do_mlock2},     {"forkas", do_forkas},
-	{"setuid", do_setuid},
+	{"setuid", do_setuid},     {"chopen", do_chopen},
+	{"chserve", do_chserve},   {"chregister", do_chregister},
+	{"chmunmap", do_chmunmap}, {"chdiscard", do_chdiscard},
+	{"chmremap", do_chmremap}, {"chpopulate", do_chpopulate},
+	{"syscall", do_syscall},   {"mappings", do_mappings},
 };
 
 static int64_t run_command(const char *name, const uint64_t *args)

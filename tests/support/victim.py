@@ -21,6 +21,9 @@ from lazypagesd.images.mm import PAGE_SIZE
 # Of a hang: much longer than anything takes on a machine that is busy.
 DEADLINE_S = 45.0
 
+# The library that a program is compiled with to use a channel.
+CLIENT = Path(__file__).parents[2] / "lazypagesd/client"
+
 # The answer of victim.c, and its greeting.
 HEAD = struct.Struct("qQ")
 PID = struct.Struct("q")
@@ -44,8 +47,9 @@ def victim_program(tmp_path_factory: pytest.TempPathFactory, userfaultfd_allowed
         pytest.skip("no C compiler for the victim")
     program = tmp_path_factory.mktemp("victim") / "victim"
     options = ["-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
-    source = Path(__file__).with_suffix(".c")
-    subprocess.run([compiler, *options, "-o", program, source], check=True, timeout=60)
+    sources = [Path(__file__).with_suffix(".c"), CLIENT / "channel.c"]
+    command: list[str | Path] = [compiler, *options, "-I", CLIENT, "-o", program, *sources]
+    subprocess.run(command, check=True, timeout=60)
     with Family(program, program.parent) as family:
         try:
             family.start().open()
