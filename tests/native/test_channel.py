@@ -298,3 +298,29 @@ def test_process_that_takes_nothing_holds_up_nobody(worker: Worker, source: File
             nr_read += kind == READ
             filled |= {addr} if kind in (COPY, ZEROPAGE) else set()
         assert (filled, nr_read) == (set(addrs), 1)
+
+
+def test_faults_that_cannot_be_kept_stay_in_the_socket(worker: Worker, source: FileSource) -> None:
+    """When as many faults are pending as can be, those behind them wait to be read, and are
+    answered when there is room."""
+    with Channel(worker, V2, source) as channel:
+        holes = (HOLE + i * PAGE for i in range(1000))
+
+        asked: list[int] = []
+
+        def ask(nr_faults: int) -> int:
+            """Return how many are pending then; nobody takes anything, so that stays so."""
+            addrs = [next(holes) for _ in range(nr_faults)]
+            asked.extend(addrs)
+            channel.send(v2(*((PAGEFAULT, addr) for addr in addrs)))
+            channel.wait_counted(faults=len(asked))
+            return len(asked) - channel.session.counters.pages_zero
+
+        while not (nr_pending := ask(MOST_MESSAGES)):
+            pass
+        while nr_free := lib.LPD_MAX_PENDING - nr_pending:
+            nr_pending = ask(nr_free % MOST_MESSAGES or MOST_MESSAGES)
+        channel.send(v2((PAGEFAULT, BASE)))
+        answered = {channel.receive()[1] for _ in range(len(asked) + 1)}
+        assert answered == {*asked, BASE}
+        assert channel.session.counters.held == 0
