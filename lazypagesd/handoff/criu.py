@@ -26,6 +26,7 @@ from dataclasses import dataclass
 
 from lazypagesd.engine.restore import Restore
 from lazypagesd.errors import HandoffError
+from lazypagesd.handoff.vetting import reasons_against
 from lazypagesd.images.checkpoint import Checkpoint
 from lazypagesd.kernel import fdpass, uffd
 from lazypagesd.sources.file import FileSource
@@ -34,13 +35,6 @@ SOCKET_NAME = "lazy-pages.socket"
 PID = struct.Struct("=i")
 WORD = struct.Struct("=I")
 RESTORE_FINISHED = 0x52535446  # "RSTF"; LAZY_PAGES_RESTORE_FINISHED, sent by criu restore
-
-REQUIRED_EVENTS = (
-    uffd.Feature.EVENT_FORK
-    | uffd.Feature.EVENT_REMAP
-    | uffd.Feature.EVENT_REMOVE
-    | uffd.Feature.EVENT_UNMAP
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,15 +147,7 @@ def vet(fd: int, pid: int) -> None:
         raise HandoffError(
             f"hand-off: the descriptor of pid {pid} is no userfaultfd ({uffd.target(fd)})"
         )
-    reasons = []
-    if found.blocking:
-        reasons.append("it is blocking: open it with O_NONBLOCK")
-    if not found.negotiated:
-        reasons.append("its API is not negotiated: do UFFDIO_API first")
-    elif missing := REQUIRED_EVENTS & ~found.features:
-        reasons.append(f"it lacks {missing.name}: ask for all four events in UFFDIO_API")
-    if uffd.Feature.SIGBUS in found.features:
-        reasons.append("it has UFFD_FEATURE_SIGBUS, and so sends no messages: do without")
+    reasons = reasons_against(found, remedy="ask for all four events in UFFDIO_API")
     if reasons:
         raise HandoffError(
             f"hand-off: the userfaultfd of pid {pid} cannot be served: {'; '.join(reasons)}"

@@ -10,8 +10,10 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from lazypagesd.engine.pace import Pace
+from lazypagesd.engine.restore import Restore
 from lazypagesd.handoff import criu
 from lazypagesd.images.checkpoint import Checkpoint
 from lazypagesd.kernel import fdpass
@@ -20,6 +22,7 @@ from lazypagesd.service.logs import open_log
 from lazypagesd.service.options import DropinOptions
 from lazypagesd.service.ready import report_ready
 from lazypagesd.service.restores import Restores
+from lazypagesd.sources.file import FileSource
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +43,7 @@ def run(options: DropinOptions) -> int:
     raise_descriptor_limit()
     with Checkpoint.open(images_fd) as checkpoint:
         log.info("%d processes, %d lazy pages", len(checkpoint.tasks), checkpoint.nr_pages)
-        restores = Restores(checkpoint, options.pace)
+        restores = restores_of(checkpoint, options.pace)
         with listening() as listener:
             if options.daemon:
                 daemonize(pidfile=options.pidfile)
@@ -53,6 +56,65 @@ def run(options: DropinOptions) -> int:
             code = asyncio.run(restores.serve(listener))
     restores.report(to_stdout=not options.daemon)
     return code
+
+
+def restores_of(checkpoint: Checkpoint, pace: Pace) -> Restores:
+    """Return the restores, by CRIU, of *checkpoint*, which stays open as long, at *pace*."""
+    sources = sources_of(checkpoint)
+    return Restores(
+        lambda connection, restore: DropinHandoff(connection, checkpoint, sources, restore), pace
+    )
+
+
+def sources_of(checkpoint: Checkpoint) -> dict[int, FileSource]:
+    """Return the pages files of *checkpoint* as sources, by their descriptors."""
+    return {
+        file.fd: FileSource.of(file.fd, file.name)
+        for page_map in checkpoint.page_maps.values()
+        for file in page_map.sources
+    }
+
+
+class DropinHandoff:
+    """One restore by CRIU, of a checkpoint that outlives it."""
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        checkpoint: Checkpoint,
+        sources: Mapping[int, FileSource],
+        restore: Restore,
+    ) -> None:
+        """Take ownership of *connection*."""
+        self._connection = connection
+        self._checkpoint = checkpoint
+        self._sources = sources
+        self._restore = restore
+        self._protocol: criu.Protocol | None = None
+
+    async def receive(self) -> None:
+        """Take over its processes, to the final word."""
+        self._protocol = await criu.receive(
+            self._connection, self._checkpoint, self._sources, self._restore
+        )
+
+    async def conclude(self) -> None:
+        """Wait until they have ended, and look what was sent after the final word."""
+        assert self._protocol is not None, "received"
+        await self._restore.wait_ended()
+        # Now, because the processes live on whatever it says, and want their pages.
+        criu.check_end(self._connection, self._protocol)
+
+    def stop(self) -> None:
+        """Make the end of what it has sent the end of file."""
+        self._connection.shutdown(socket.SHUT_RD)
+
+    def hang_up(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def close(self) -> None:
+        """Do nothing: the checkpoint is not its own."""
 
 
 def stop_interrupting() -> None:

@@ -1,29 +1,26 @@
-"""The restores that the drop-in serves: many at a time, one checkpoint, one engine."""
+"""The restores that a daemon serves: many at a time, each a connection, one engine."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import functools
 import itertools
 import logging
 import os
 import signal
 import socket
-from typing import NoReturn
+from collections.abc import Callable
+from typing import NoReturn, Protocol
 
-from lazypagesd.engine.engine import RETRY_INTERVAL_S, Engine
+from lazypagesd.engine.engine import Engine
 from lazypagesd.engine.pace import EAGER, Pace
 from lazypagesd.engine.restore import Restore
-from lazypagesd.engine.session import End, Session, Trouble
 from lazypagesd.engine.statistics import report
 from lazypagesd.errors import LazyPagesError
-from lazypagesd.handoff import criu
-from lazypagesd.images.checkpoint import Checkpoint
 from lazypagesd.service.acceptor import Acceptor
 from lazypagesd.service.logs import STDOUT_FD
-from lazypagesd.sources.file import FileSource
+from lazypagesd.service.session_log import SessionLog, log_lost
 
 log = logging.getLogger(__name__)
 
@@ -31,29 +28,45 @@ log = logging.getLogger(__name__)
 FAILED_GRACE_S = 10.0
 
 
-class Restores:
-    """Accepts restores until one has come and none is left; also their observer, who logs."""
+class Handoff(Protocol):
+    """How one restore arrives on its connection, which it owns until hang_up()."""
 
-    def __init__(self, checkpoint: Checkpoint, pace: Pace = EAGER) -> None:
-        """Prepare to serve *checkpoint*, which stays open as long, at *pace*."""
-        self._checkpoint = checkpoint
+    async def receive(self) -> None:
+        """Take over all that comes; return when the restore has been released."""
+
+    async def conclude(self) -> None:
+        """Wait for the end of the restore, and do what its protocol has in store until then."""
+
+    def stop(self) -> None:
+        """Take in what has been sent already, and no more: the daemon is to end."""
+
+    def hang_up(self) -> None:
+        """Close the connection, at which a restore that is not released has failed."""
+
+    def close(self) -> None:
+        """Close what the restore reads from, which has ended."""
+
+
+class Restores:
+    """Accepts restores until one has come and none is left."""
+
+    def __init__(
+        self, hand_off: Callable[[socket.socket, Restore], Handoff], pace: Pace = EAGER
+    ) -> None:
+        """Prepare to serve, at *pace*, what *hand_off* makes of each connection, which it takes
+        over."""
+        self._hand_off = hand_off
         self._pace = pace
-        self._sources = {
-            file.fd: FileSource.of(file.fd, file.name)
-            for page_map in checkpoint.page_maps.values()
-            for file in page_map.sources
-        }
         self._engine = Engine()
         self._restores: list[Restore] = []
         self._tasks: dict[asyncio.Task[None], Restore] = {}
         self._numbers = itertools.count(1)
         # Those whose hand-off is not over.
-        self._handing_over: dict[Restore, socket.socket] = {}
+        self._handing_over: dict[Restore, Handoff] = {}
         self._handed_over = asyncio.Event()
         self._none_left = asyncio.Event()
         self._failed = False
         self._stopping = False
-        self._told: set[tuple[str, str | None, int | None]] = set()
 
     async def serve(self, listener: socket.socket) -> int:
         """Serve every restore that connects; return the exit code when the last has ended.
@@ -75,12 +88,14 @@ class Restores:
 
     def _begin(self, group: asyncio.TaskGroup, connection: socket.socket) -> None:
         connection.setblocking(False)
-        restore = Restore(f"restore {next(self._numbers)}", self._engine, self, self._pace)
+        name = f"restore {next(self._numbers)}"
+        restore = Restore(name, self._engine, SessionLog(), self._pace)
+        handoff = self._hand_off(connection, restore)
         self._restores.append(restore)
-        self._handing_over[restore] = connection
+        self._handing_over[restore] = handoff
         if self._stopping:
-            connection.shutdown(socket.SHUT_RD)
-        task = group.create_task(self._serve_one(connection, restore))
+            handoff.stop()
+        task = group.create_task(self._serve_and_close(handoff, restore))
         self._tasks[task] = restore
         task.add_done_callback(self._task_done)
 
@@ -89,14 +104,18 @@ class Restores:
         if not self._tasks:
             self._none_left.set()
 
-    async def _serve_one(self, connection: socket.socket, restore: Restore) -> None:
+    async def _serve_and_close(self, handoff: Handoff, restore: Restore) -> None:
+        with contextlib.closing(handoff):
+            await self._serve_one(handoff, restore)
+
+    async def _serve_one(self, handoff: Handoff, restore: Restore) -> None:
         log.info("%s: connected", restore.name)
         try:
-            with connection:
-                protocol = await self._hand_over(connection, restore)
-                await restore.wait_ended()
-                # Now, because the processes live on whatever it says, and want their pages.
-                criu.check_end(connection, protocol)
+            try:
+                await self._hand_over(handoff, restore)
+                await handoff.conclude()
+            finally:
+                handoff.hang_up()
         except (LazyPagesError, OSError) as error:
             if self._stopping and not restore.released:
                 await self._end_unfinished(restore)
@@ -109,9 +128,9 @@ class Restores:
             await self._end_failed(restore)
         log.info("%s: ended", restore.name)
 
-    async def _hand_over(self, connection: socket.socket, restore: Restore) -> criu.Protocol:
+    async def _hand_over(self, handoff: Handoff, restore: Restore) -> None:
         try:
-            return await criu.receive(connection, self._checkpoint, self._sources, restore)
+            await handoff.receive()
         finally:
             del self._handing_over[restore]
             if not self._handing_over:
@@ -149,8 +168,8 @@ class Restores:
         self._stopping = True
         # Not close(), here either: the final word may be there, unread, and its sender gone on.
         # Whoever has yet to send it cannot any more.
-        for connection in self._handing_over.values():
-            connection.shutdown(socket.SHUT_RD)
+        for handoff in self._handing_over.values():
+            handoff.stop()
         acceptor.close()
         group.create_task(self._finish(number))
 
@@ -173,52 +192,11 @@ class Restores:
     def _die(self, number: int) -> NoReturn:
         for restore in self._tasks.values():
             for session in restore.live if restore.released else ():
-                self._log_lost(session, session.state.nr_missing)
+                log_lost(session, session.state.nr_missing)
         # As the signal would have, had it not been caught: that is what the exit status then says.
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
         raise SystemExit(128 + number)
-
-    def _log_lost(self, session: Session, nr_missing: int) -> None:
-        if nr_missing:
-            log.error(
-                "process %s: %d pages are lost: it reads zeros there from now on",
-                session.name,
-                nr_missing,
-            )
-
-    # ---- what happens to sessions ----
-
-    def session_ended(self, session: Session) -> None:
-        """Log how, and what is lost."""
-        log.info("process %s: %s", session.name, session.end)
-        if session.end is End.ABANDONED:
-            self._log_lost(session, session.counters.nr_missing)
-
-    def session_in_trouble(self, session: Session, trouble: Trouble) -> None:
-        """Log which page it is, where its bytes should be, and who waits."""
-        if not trouble.waiting:
-            # The drain meets every page of a broken file; one of them says it all.
-            key = session.name, trouble.source, trouble.error.errno
-            if key in self._told:
-                return
-            self._told.add(key)
-        where = f"{trouble.source} at offset {trouble.offset}" if trouble.source else "the kernel"
-        log.error(
-            "process %s: page %#x %s: %s: %s; it is tried again every %d seconds",
-            session.name,
-            trouble.addr,
-            "is waited for and cannot be filled" if trouble.waiting else "cannot be filled ahead",
-            where,
-            reason(trouble.error),
-            RETRY_INTERVAL_S,
-        )
-
-    def fork_delayed(self, session: Session, error: OSError) -> None:
-        """Log that a parent and its child wait."""
-        log.error(
-            "process %s: has forked, and waits with its child: %s", session.name, error.strerror
-        )
 
     # ---- at the end ----
 
@@ -241,13 +219,6 @@ def write_stdout(text: str) -> None:
         # Past sys.stdout, which would try once more when Python ends.
         while data:
             data = data[os.write(STDOUT_FD, data) :]
-
-
-def reason(error: OSError) -> str:
-    """Say what is wrong with a source, and the remedy where there is one."""
-    if error.errno == errno.ENODATA:
-        return "the file ends before it: put the whole file back in place"
-    return error.strerror or str(error)
 
 
 def log_unexpected(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:

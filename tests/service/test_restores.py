@@ -18,7 +18,7 @@ from lazypagesd.handoff import criu
 from lazypagesd.images.checkpoint import Checkpoint
 from lazypagesd.service import acceptor as acceptors
 from lazypagesd.service.acceptor import Acceptor
-from lazypagesd.service.dropin import listening
+from lazypagesd.service.dropin import listening, restores_of
 from lazypagesd.service.restores import Restores
 from lazypagesd.sources.file import FileSource
 from tests.service.conftest import NR_PAGES, Stage
@@ -65,7 +65,7 @@ def serve(
     images_fd = os.open(stage.images, os.O_RDONLY)
     try:
         with Checkpoint.open(images_fd) as checkpoint, listening() as listener:
-            restores = Restores(checkpoint)
+            restores = restores_of(checkpoint)
             return asyncio.run(both(restores, listener)), restores
     finally:
         os.close(images_fd)
