@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from lazypagesd.images import wire
+from lazypagesd.proto import handoff_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
 DESCRIBE = """
@@ -20,10 +22,11 @@ module.DESCRIPTOR.CopyToProto(proto)
 sys.stdout.buffer.write(proto.SerializeToString())
 """
 COMMITTED = {
-    "inventory": wire.inventory_entry.DESCRIPTOR.file,
-    "mm": wire.mm_entry.DESCRIPTOR.file,
-    "pagemap": wire.pagemap_entry.DESCRIPTOR.file,
-    "pstree": wire.pstree_entry.DESCRIPTOR.file,
+    "images/pb/inventory": wire.inventory_entry.DESCRIPTOR.file,
+    "images/pb/mm": wire.mm_entry.DESCRIPTOR.file,
+    "images/pb/pagemap": wire.pagemap_entry.DESCRIPTOR.file,
+    "images/pb/pstree": wire.pstree_entry.DESCRIPTOR.file,
+    "proto/handoff": handoff_pb2.DESCRIPTOR,
 }
 
 
@@ -32,12 +35,12 @@ def test_generated_modules_are_those_of_proto(tmp_path: Path) -> None:
     pytest.importorskip("grpc_tools")
     script = str(ROOT / "proto/generate.py")
     subprocess.run([sys.executable, script, str(tmp_path)], check=True, timeout=60)
-    made = tmp_path / "lazypagesd/images/pb"
-    assert {path.name for path in made.glob("*_pb2.py")} == {
-        f"{name}_pb2.py" for name in COMMITTED
-    }
+    package = tmp_path / "lazypagesd"
+    made = {os.fspath(path.relative_to(package)) for path in package.rglob("*_pb2.py")}
+    assert made == {f"{name}_pb2.py" for name in COMMITTED}
     for name, committed in COMMITTED.items():
-        command = [sys.executable, "-c", DESCRIBE, str(made), f"{name}_pb2"]
+        path = package / f"{name}_pb2.py"
+        command = [sys.executable, "-c", DESCRIBE, str(path.parent), path.stem]
         output = subprocess.run(command, check=True, timeout=60, capture_output=True).stdout
         want = FileDescriptorProto()
         committed.CopyToProto(want)
