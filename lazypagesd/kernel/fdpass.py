@@ -68,6 +68,12 @@ def ask_for_sender(sock: socket.socket) -> bool:
     return True
 
 
+def peer_uid(sock: socket.socket) -> int:
+    """Return the user who connected, or who was connected to when that was."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
+    return int(UCRED.unpack(credentials)[1])
+
+
 def receive(sock: socket.socket, size: int) -> Message:
     """Receive at most *size* bytes, and what comes with the first of them.
 

@@ -34,6 +34,14 @@ OFTEN = {
 NO_GRACE = {"lazypagesd.service.restores.FAILED_GRACE_S": 0.2}
 
 
+def command_with(times: Mapping[str, float]) -> list[str]:
+    """Return the command ``lazypagesd``, with some of its times changed."""
+    if not times:
+        return [sys.executable, "-m", "lazypagesd"]
+    settings = " ".join(f"{name}={seconds}" for name, seconds in times.items())
+    return [sys.executable, "-c", _PROGRAM, settings]
+
+
 class Daemon:
     """One run of ``lazypagesd lazy-pages``; its log is stderr, unless it is told otherwise."""
 
@@ -48,11 +56,8 @@ class Daemon:
         self.work = work
         self._log = work / "stderr"
         self._status_fd, write_fd = os.pipe()
-        command = [sys.executable, "-m", "lazypagesd"]
-        if times:
-            settings = " ".join(f"{name}={seconds}" for name, seconds in times.items())
-            command = [sys.executable, "-c", _PROGRAM, settings]
-        command += ["--no-default-config", "lazy-pages", "-D", str(images), "-W", str(work)]
+        command = [*command_with(times or {}), "--no-default-config", "lazy-pages"]
+        command += ["-D", str(images), "-W", str(work)]
         try:
             with self._log.open("wb") as stderr:
                 self.process = subprocess.Popen(

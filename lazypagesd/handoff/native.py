@@ -1,0 +1,344 @@
+"""The hand-off for any restore tool: requests in packets, with descriptors beside them.
+
+proto/handoff/handoff.proto says what a client has to know.  Some facts about its transport:
+
+- AF_UNIX with SOCK_SEQPACKET keeps packets apart, and drops what a receiver has no room for; so
+  we make room for one byte more than a packet may have.
+- An end of file is received as no bytes, and so is an empty packet.  No request is empty.
+- Where a receiver has no descriptor number left, those that came last are missing.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import re
+import socket
+import stat
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+
+from lazypagesd.closing import Closing
+from lazypagesd.errors import HandoffError, ImageError, SourceError
+from lazypagesd.handoff.vetting import ALL_EVENTS, MAPPING_EVENTS, reasons_against
+from lazypagesd.images.checkpoint import Checkpoint
+from lazypagesd.images.pagemap import PageMap
+from lazypagesd.images.regions import NamedRegion, RegionTable
+from lazypagesd.kernel import fdpass, pidfd, uffd
+from lazypagesd.proto import handoff_pb2 as pb
+from lazypagesd.sources.file import FileSource
+
+VERSION = 1
+PACKET_MAX = 1 << 16
+FDS_MAX = 16
+NAME = re.compile("[ -~]{0,64}")
+# An answer is a packet as well: there may be a reason for each of thousands of regions.
+REASONS_MAX = 32
+REASON_MAX = 300  # characters, which become six bytes each at worst
+
+
+class Refused(HandoffError):
+    """A request that is not carried out; *reasons* are what the client is told."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        self.reasons = tuple(shorten(reasons))
+        super().__init__(f"hand-off: refused: {'; '.join(self.reasons)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of it one restore may have."""
+
+    sessions: int = 4096
+    regions: int = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A restore has begun."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An address space that is to be served.  The receiver owns *fd* and *pidfd*; *sources* are
+    the protocol's."""
+
+    fd: int
+    pidfd: int | None
+    page_map: PageMap
+    sources: tuple[FileSource, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Where CRIU is going to connect.  The receiver owns *socket*."""
+
+    socket: socket.socket
+    checkpoint: Checkpoint
+
+
+class Step(enum.Enum):
+    """A request that says all by its kind."""
+
+    MORE = enum.auto()  # a list of regions is not complete yet
+    FINISHED = enum.auto()
+    PROGRESS = enum.auto()
+    RELEASE = enum.auto()
+    ABORT = enum.auto()
+
+
+Outcome = Opened | Session | Listener | Step
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    # A session whose list of regions is not complete.
+    fd: int
+    pidfd: int | None
+    table: RegionTable
+    sources: tuple[FileSource, ...]
+
+    def close(self) -> None:
+        os.close(self.fd)
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+
+
+class Protocol(Closing):
+    """The requests of one restore as a state machine: feed it packet after packet.
+
+    Owns what regions are in: the restore must have ended when it is closed.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._files = ExitStack()
+        self._checkpoint: Checkpoint | None = None
+        self._pending: _Pending | None = None
+        self._nr_sessions = 0
+        self._nr_regions = 0
+        self._opened = False
+        self._over = False  # nothing is handed over any more
+
+    def feed(self, message: fdpass.Message) -> Outcome:
+        """Take a packet.  Raises Refused, which is the end of the hand-off.
+
+        Takes what it needs out of *message*, whose rest stays the caller's to close.
+        """
+        request = decode(message.data)
+        kind = request.WhichOneof("kind")
+        if len(message.fds) > FDS_MAX:
+            raise Refused([f"{len(message.fds)} descriptors: send at most {FDS_MAX}"])
+        self._check_order(kind or "")
+        match kind:
+            case "open":
+                return self._open(request.open, message.fds)
+            case "add_session":
+                return self._add_session(request.add_session, message.fds)
+            case "serve_criu":
+                return self._serve_criu(message.fds)
+        if message.fds:
+            raise Refused([f"{kind} comes without descriptors, not with {len(message.fds)}"])
+        if kind == "add_regions":
+            return self._add_regions(request.add_regions)
+        self._over |= kind == "finished"
+        return Step[(kind or "").upper()]
+
+    def close(self) -> None:
+        """Close all that it owns."""
+        if self._pending is not None:
+            fdpass.close_all(
+                fd for fd in (self._pending.fd, self._pending.pidfd) if fd is not None
+            )
+            self._pending = None
+        self._files.close()
+
+    def _check_order(self, kind: str) -> None:
+        if self._opened == (kind == "open"):
+            raise Refused([f"{kind}: begin with open, and open once"])
+        if (kind == "add_regions") and self._pending is None:
+            raise Refused(["add_regions: no session's list goes on: say `more` in what is before"])
+        if kind in ("add_session", "finished", "serve_criu") and self._pending is not None:
+            raise Refused([f"{kind}: the list of the last session is not complete yet"])
+        if kind == "release" and not self._over:
+            raise Refused(["release: before finished there is no end to wait for"])
+        if kind in ("add_session", "finished", "serve_criu", "abort") and self._over:
+            raise Refused([f"{kind}: too late, the hand-off is over"])
+
+    # ---- each request ----
+
+    def _open(self, request: pb.Open, fds: list[int]) -> Opened:
+        reasons = []
+        if request.version != VERSION:
+            reasons.append(f"version {request.version}: this daemon speaks version {VERSION}")
+        if not NAME.fullmatch(request.name):
+            reasons.append("name: let it have at most 64 printable ASCII characters")
+        if len(fds) != request.images:
+            wanted = "one descriptor, of a directory" if request.images else "no descriptor"
+            reasons.append(f"images: {request.images} comes with {wanted}, not {len(fds)}")
+        if reasons:
+            raise Refused(reasons)
+        if request.images:
+            self._checkpoint = self._files.enter_context(load(fds[0]))
+        self._opened = True
+        return Opened(request.name)
+
+    def _add_session(self, request: pb.AddSession, fds: list[int]) -> Session | Step:
+        reasons = []
+        if self._nr_sessions >= self._limits.sessions:
+            reasons.append(f"a restore has at most {self._limits.sessions} sessions here")
+        if len(fds) <= request.pidfd:
+            raise Refused([*reasons, f"only {len(fds)} descriptors came: some are missing"])
+        reasons += vet(fds[0], request)
+        if request.pidfd and not pidfd.is_pidfd(fds[1]):
+            reasons.append(f"descriptor 1 is no pidfd ({uffd.target(fds[1])})")
+        first_source = 1 + request.pidfd
+        sources, refused = look_at(fds[first_source:])
+        reasons += refused
+        if request.HasField("image_pid"):
+            reasons += self._reasons_against_image(request, len(sources))
+        table = RegionTable([source.size for source in sources])
+        if not refused:
+            reasons += self._reasons_against_regions(request.regions, table)
+        if reasons:
+            raise Refused(reasons)
+        self._nr_sessions += 1
+        pending = _Pending(fds[0], fds[1] if request.pidfd else None, table, sources)
+        for source in sources:
+            self._files.callback(os.close, source.fd)
+        fds.clear()
+        self._pending = pending
+        if request.HasField("image_pid"):
+            return self._image_session(pending, request.image_pid)
+        return self._continue(pending, more=request.more)
+
+    def _add_regions(self, request: pb.AddRegions) -> Session | Step:
+        assert self._pending is not None, "checked with the order"
+        if reasons := self._reasons_against_regions(request.regions, self._pending.table):
+            raise Refused(reasons)
+        return self._continue(self._pending, more=request.more)
+
+    def _continue(self, pending: _Pending, *, more: bool) -> Session | Step:
+        if more:
+            return Step.MORE
+        self._pending = None
+        return Session(pending.fd, pending.pidfd, pending.table.page_map(), pending.sources)
+
+    def _serve_criu(self, fds: list[int]) -> Listener:
+        if self._checkpoint is None or self._nr_sessions:
+            raise Refused(["serve_criu: open with images, and add no session"])
+        if len(fds) != 1:
+            raise Refused([f"serve_criu: {len(fds)} descriptors came: send one, which listens"])
+        if reason := reason_against_listener(fds[0]):
+            raise Refused([f"serve_criu: {reason}"])
+        self._over = True
+        return Listener(socket.socket(fileno=fds.pop()), self._checkpoint)
+
+    # ---- what may be wrong with a session ----
+
+    def _reasons_against_image(self, request: pb.AddSession, nr_sources: int) -> list[str]:
+        reasons = []
+        if request.regions or request.more or nr_sources:
+            reasons.append("image_pid: comes instead of regions and files, not with them")
+        if self._checkpoint is None:
+            reasons.append("image_pid: no images came with open")
+        elif request.image_pid not in self._checkpoint.page_maps:
+            reasons.append(f"image_pid: {request.image_pid} is no live process of the images")
+        return reasons
+
+    def _reasons_against_regions(
+        self, regions: Sequence[pb.Region], table: RegionTable
+    ) -> list[str]:
+        self._nr_regions += len(regions)
+        if self._nr_regions > self._limits.regions:
+            return [f"a restore has at most {self._limits.regions} regions here"]
+        return [
+            f"region {raw.start:#x}: {reason}"
+            for raw in regions
+            for reason in table.add(NamedRegion(raw.start, raw.nr_pages, raw.offset, raw.source))
+        ]
+
+    def _image_session(self, pending: _Pending, pid: int) -> Session:
+        assert self._checkpoint is not None, "checked with the reasons"
+        page_map = self._checkpoint.page_map(pid)
+        sources = tuple(FileSource.of(file.fd, file.name) for file in page_map.sources)
+        self._pending = None
+        return Session(pending.fd, pending.pidfd, page_map, sources)
+
+
+def decode(data: bytes) -> pb.Request:
+    """Return the request that a packet is; Refused if it is none, or says what we do not know."""
+    if len(data) > PACKET_MAX:
+        raise Refused([f"the packet is too long: send at most {PACKET_MAX} bytes"])
+    try:
+        request = pb.Request.FromString(data)
+    except DecodeError:
+        raise Refused([f"the packet is no Request ({data[:16].hex()})"]) from None
+    size = request.ByteSize()
+    request.DiscardUnknownFields()
+    if request.ByteSize() != size or request.WhichOneof("kind") is None:
+        raise Refused([f"the request has fields that are not known: speak version {VERSION}"])
+    return request
+
+
+def vet(fd: int, request: pb.AddSession) -> list[str]:
+    """Return every reason why the userfaultfd *fd* cannot be served as *request* wants it."""
+    found = uffd.describe(fd)
+    if found is None:
+        return [f"descriptor 0 is no userfaultfd ({uffd.target(fd)})"]
+    required = ALL_EVENTS
+    if request.never_forks:
+        required &= ~uffd.Feature.EVENT_FORK
+    if request.never_changes_mappings:
+        required &= ~MAPPING_EVENTS
+    remedy = "ask for it in UFFDIO_API, or say never_forks or never_changes_mappings if so"
+    reasons = reasons_against(found, required, remedy=remedy)
+    return [f"the userfaultfd cannot be served: {reason}" for reason in reasons]
+
+
+def look_at(fds: Sequence[int]) -> tuple[tuple[FileSource, ...], list[str]]:
+    """Return *fds* as sources, and every reason why one cannot be."""
+    sources, reasons = [], []
+    for i, fd in enumerate(fds):
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            reasons.append(f"file {i}: is no regular file ({uffd.target(fd)})")
+            continue
+        try:
+            sources.append(FileSource.of(fd, uffd.target(fd)))
+        except SourceError as error:
+            reasons.append(f"file {i}: {error}")
+    return tuple(sources), reasons
+
+
+def load(directory_fd: int) -> Checkpoint:
+    """Load the images in a directory, which a client has opened; Refused says what is wrong."""
+    try:
+        return Checkpoint.open(directory_fd)
+    except ImageError as error:
+        raise Refused([f"images: {error}"]) from error
+    except OSError as error:
+        raise Refused([f"images: {error.filename or 'directory'}: {error.strerror}"]) from error
+
+
+def reason_against_listener(fd: int) -> str | None:
+    """Return why CRIU cannot connect to *fd*."""
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return f"no socket ({uffd.target(fd)})"
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        if (sock.family, sock.type) != (socket.AF_UNIX, socket.SOCK_STREAM):
+            return "the socket is not of AF_UNIX and SOCK_STREAM"
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return "the socket does not listen: call listen() first"
+    return None
+
+
+def shorten(reasons: Sequence[str]) -> list[str]:
+    """Return as much of *reasons* as fits an answer, in characters that fit it too."""
+    more = len(reasons) - REASONS_MAX
+    kept = [*reasons[:REASONS_MAX], *([f"and {more} more"] if more > 0 else [])]
+    return [reason[:REASON_MAX].encode(errors="backslashreplace").decode() for reason in kept]
