@@ -10,33 +10,55 @@ from collections.abc import Sequence
 from lazypagesd import __version__
 from lazypagesd.cli.criu_options import COMMAND
 from lazypagesd.cli.lazy_pages_options import read_options
-from lazypagesd.cli.usage import LAZY_PAGES_USAGE, USAGE
+from lazypagesd.cli.usage import LAZY_PAGES_USAGE, SERVE_USAGE, USAGE
 from lazypagesd.errors import LazyPagesError
 from lazypagesd.service.logs import start_log
 from lazypagesd.service.options import WARNINGS, DropinOptions
 
 log = logging.getLogger(__name__)
 
+SERVE = "serve"
 HELP = {"-h", "--help"}
 VERSION = {"-V", "--version"}
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Do what *words*, by default the command line, ask for; return the exit code."""
-    words = sys.argv[1:] if words is None else words
+    words = sys.argv[1:] if words is None else list(words)
     # Before anything is parsed, as in criu: help is what one asks for when the rest is wrong.
     if HELP.intersection(words):
-        sys.stdout.write(LAZY_PAGES_USAGE if COMMAND in words else USAGE)
+        sys.stdout.write(usage_of(words))
         return 0
     if VERSION.intersection(words):
         sys.stdout.write(f"lazypagesd {__version__}\n")
         return 0
     start_log(verbosity=WARNINGS)
     try:
+        # First of all words, unlike lazy-pages, which stands where it may with criu.
+        if words[:1] == [SERVE]:
+            return run_serve(words[1:])
         return run_lazy_pages(read_options(words, os.environ))
     except (LazyPagesError, OSError) as error:
         log.error("%s", describe(error))
         return 1
+
+
+def usage_of(words: Sequence[str]) -> str:
+    """Return what to say to ``--help`` among *words*."""
+    if words[0] == SERVE:
+        return SERVE_USAGE
+    return LAZY_PAGES_USAGE if COMMAND in words else USAGE
+
+
+def run_serve(words: Sequence[str]) -> int:
+    """Serve restores until a signal, as *words* behind ``serve`` say; return the exit code."""
+    from lazypagesd.cli import serve_options
+
+    options = serve_options.read_options(words, os.environ)
+    start_log(verbosity=options.verbosity)
+    from lazypagesd.service.serve import run
+
+    return run(options)
 
 
 def run_lazy_pages(options: DropinOptions) -> int:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 USAGE = """\
 Usage: lazypagesd [OPTIONS] lazy-pages [OPTIONS]
+       lazypagesd serve [OPTIONS]
 
 Feeds memory, page by page, to processes that are being restored while they already run.
 
 Commands:
   lazy-pages     take the place of `criu lazy-pages` for one restore
+  serve          stay, and serve whatever restore tools hand over
 
 Options:
-  -h, --help     say this; `lazypagesd lazy-pages --help` says more
+  -h, --help     say this; `lazypagesd COMMAND --help` says more
   -V, --version  say the version
 """
 
@@ -68,4 +70,21 @@ Refused: --page-server (not supported yet), --stream.  Ignored with a warning: -
 images stay whole). Every other option of criu is accepted and has no effect, as with criu itself.
 
 Exit code: 0 when every page was delivered, 1 on an error.
+"""
+
+SERVE_USAGE = """\
+Usage: lazypagesd serve [OPTIONS]
+
+Stays in the foreground, and feeds memory to the processes whose userfaultfds restore tools hand
+over at handoff.socket, until a signal ends it; what has finished is filled first.
+
+Options:
+      --runtime-dir DIR  where handoff.socket is made (default: $RUNTIME_DIRECTORY, else
+                         /run/lazypagesd); a socket that systemd passes takes its place
+      --config FILE      read limits from FILE (default: /etc/lazypagesd.toml, if it is there)
+  -v, --verbose          log more: once for information and statistics, twice for everything
+  -h, --help             say this
+  -V, --version          say the version
+
+Exit code: 0 after a signal, 1 when it could not begin.
 """

@@ -23,9 +23,19 @@ RETRY_S = 1.0
 class Acceptor:
     """Hands every connection to *accepted*, from start() to close()."""
 
-    def __init__(self, listener: socket.socket, accepted: Callable[[socket.socket], None]) -> None:
-        """Prepare to accept on *listener*, which is non-blocking.  Takes ownership of it."""
+    def __init__(
+        self,
+        listener: socket.socket,
+        accepted: Callable[[socket.socket], None],
+        *,
+        shared: bool = False,
+    ) -> None:
+        """Prepare to accept on *listener*, which is non-blocking.  Takes ownership of it.
+
+        If it is *shared*, others accept at it after us.
+        """
         self._listener = listener
+        self._shared = shared
         self._accepted = accepted
         self._retry: asyncio.TimerHandle | None = None
 
@@ -35,10 +45,16 @@ class Acceptor:
         asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
     def close(self) -> None:
-        """Refuse who comes, accept who is in the backlog; closing twice does nothing."""
+        """Refuse who comes, accept who is in the backlog; closing twice does nothing.
+
+        Where the listener is shared, both are left to the next who accepts.
+        """
         if self._listener.fileno() < 0:
             return
         self._pause()
+        if self._shared:
+            self._listener.close()
+            return
         self._listener.shutdown(socket.SHUT_RD)
         with self._listener, contextlib.suppress(OSError):
             while True:

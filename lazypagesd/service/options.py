@@ -1,4 +1,4 @@
-"""What the drop-in was asked to do, free of how it was written."""
+"""What a daemon was asked to do, free of how it was written."""
 
 from __future__ import annotations
 
@@ -33,3 +33,27 @@ class DropinOptions:
     action_scripts: tuple[str, ...] = ()
     pace: Pace = EAGER
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServeLimits:
+    """The limits of ``lazypagesd serve``.
+
+    *sessions* and *regions* are those of one restore; *criu_wait_s* is how long a restore by CRIU
+    may take to connect.
+    """
+
+    restores: int = 64
+    connections_per_user: int = 64
+    sessions: int = 4096
+    regions: int = 1 << 20
+    criu_wait_s: int = 600
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """The options of ``lazypagesd serve``."""
+
+    runtime_dir: Path
+    verbosity: int = WARNINGS
+    limits: ServeLimits = ServeLimits()

@@ -48,43 +48,59 @@ class Handoff(Protocol):
 
 
 class Restores:
-    """Accepts restores until one has come and none is left."""
+    """Accepts restores until one has come and none is left; or, if it *stays*, until a signal."""
 
     def __init__(
-        self, hand_off: Callable[[socket.socket, Restore], Handoff], pace: Pace = EAGER
+        self,
+        hand_off: Callable[[socket.socket, Restore], Handoff],
+        pace: Pace = EAGER,
+        *,
+        stays: bool = False,
     ) -> None:
         """Prepare to serve, at *pace*, what *hand_off* makes of each connection, which it takes
         over."""
         self._hand_off = hand_off
         self._pace = pace
+        self._stays = stays
         self._engine = Engine()
         self._restores: list[Restore] = []
         self._tasks: dict[asyncio.Task[None], Restore] = {}
         self._numbers = itertools.count(1)
-        # Those whose hand-off is not over.
+        # Those whose connection is open, and of them those whose hand-off is not over.
+        self._connected: dict[Restore, Handoff] = {}
         self._handing_over: dict[Restore, Handoff] = {}
         self._handed_over = asyncio.Event()
         self._none_left = asyncio.Event()
         self._failed = False
         self._stopping = False
 
-    async def serve(self, listener: socket.socket) -> int:
+    async def serve(
+        self,
+        listener: socket.socket,
+        *,
+        shared: bool = False,
+        ready: Callable[[], None] = lambda: None,
+    ) -> int:
         """Serve every restore that connects; return the exit code when the last has ended.
 
-        Takes ownership of *listener*.
+        That one has failed is an exit code of the drop-in's, which is there for them alone.
+        Takes ownership of *listener*, which others accept at after us if it is *shared*.
+        Calls *ready* when a signal would find what to do.
         """
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(log_unexpected)
         self._engine.start()
         async with asyncio.TaskGroup() as group:
-            acceptor = Acceptor(listener, functools.partial(self._begin, group))
+            begin = functools.partial(self._begin, group)
+            acceptor = Acceptor(listener, begin, shared=shared)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._terminate, number, acceptor, group)
             acceptor.start()
+            ready()
             await self._none_left.wait()
             acceptor.close()
         await self._engine.stop()
-        return 1 if self._failed else 0
+        return 1 if self._failed and not self._stays else 0
 
     def _begin(self, group: asyncio.TaskGroup, connection: socket.socket) -> None:
         connection.setblocking(False)
@@ -92,7 +108,7 @@ class Restores:
         restore = Restore(name, self._engine, SessionLog(), self._pace)
         handoff = self._hand_off(connection, restore)
         self._restores.append(restore)
-        self._handing_over[restore] = handoff
+        self._connected[restore] = self._handing_over[restore] = handoff
         if self._stopping:
             handoff.stop()
         task = group.create_task(self._serve_and_close(handoff, restore))
@@ -100,8 +116,14 @@ class Restores:
         task.add_done_callback(self._task_done)
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
-        del self._tasks[task]
-        if not self._tasks:
+        restore = self._tasks.pop(task)
+        if self._stays:
+            self._restores.remove(restore)
+            log_statistics(restore)
+        self._check_none_left()
+
+    def _check_none_left(self) -> None:
+        if not self._tasks and (self._stopping or not self._stays):
             self._none_left.set()
 
     async def _serve_and_close(self, handoff: Handoff, restore: Restore) -> None:
@@ -115,6 +137,7 @@ class Restores:
                 await self._hand_over(handoff, restore)
                 await handoff.conclude()
             finally:
+                del self._connected[restore]
                 handoff.hang_up()
         except (LazyPagesError, OSError) as error:
             if self._stopping and not restore.released:
@@ -163,14 +186,15 @@ class Restores:
     # ---- signals ----
 
     def _terminate(self, number: int, acceptor: Acceptor, group: asyncio.TaskGroup) -> None:
-        if self._stopping or not self._tasks:
+        if self._stopping or not (self._tasks or self._stays):
             self._die(number)
         self._stopping = True
         # Not close(), here either: the final word may be there, unread, and its sender gone on.
         # Whoever has yet to send it cannot any more.
-        for handoff in self._handing_over.values():
+        for handoff in self._connected.values():
             handoff.stop()
         acceptor.close()
+        self._check_none_left()
         group.create_task(self._finish(number))
 
     async def _finish(self, number: int) -> None:
@@ -179,6 +203,8 @@ class Restores:
             await self._handed_over.wait()
         served = [restore for restore in self._tasks.values() if restore.released and restore.live]
         if not served:
+            if self._stays:
+                return
             self._die(number)
         log.warning(
             "%s: filling the %d pages that are missing first; a second signal gives them up",
@@ -202,14 +228,18 @@ class Restores:
 
     def report(self, *, to_stdout: bool) -> None:
         """Log what was done, as tables, and print it if *to_stdout*."""
-        lines = []
-        for restore in self._restores:
-            rows = [(session.name, session.counters) for session in restore.sessions]
-            lines += [f"{restore.name}: statistics", *report(rows)] if rows else []
-        for line in lines:
-            log.info("%s", line)
+        lines = [line for restore in self._restores for line in log_statistics(restore)]
         if to_stdout:
             write_stdout("".join(f"{line}\n" for line in lines))
+
+
+def log_statistics(restore: Restore) -> list[str]:
+    """Log what was done for *restore*, as a table; return its lines."""
+    rows = [(session.name, session.counters) for session in restore.sessions]
+    lines = [f"{restore.name}: statistics", *report(rows)] if rows else []
+    for line in lines:
+        log.info("%s", line)
+    return lines
 
 
 def write_stdout(text: str) -> None:

@@ -1,0 +1,88 @@
+"""``lazypagesd serve``: a daemon that any restore tool can hand its faults over to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import functools
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from lazypagesd.errors import ConfigError
+from lazypagesd.kernel import fdpass
+from lazypagesd.service import systemd
+from lazypagesd.service.dropin import raise_descriptor_limit, stop_interrupting
+from lazypagesd.service.native_handoff import Admission, NativeHandoff
+from lazypagesd.service.options import ServeOptions
+from lazypagesd.service.restores import Restores
+
+log = logging.getLogger(__name__)
+
+SOCKET_NAME = "handoff.socket"
+SOCKET_UMASK = 0o117  # for its owner and group
+BACKLOG = 128
+
+
+def run(options: ServeOptions) -> int:
+    """Serve restores until a signal, and what has finished to its end; return the exit code.
+
+    Raises LazyPagesError or OSError when it cannot begin.
+    """
+    stop_interrupting()
+    raise_descriptor_limit()
+    admission = Admission(options.limits, frozenset({0, os.geteuid()}))
+    restores = Restores(
+        lambda connection, restore: NativeHandoff(connection, restore, admission), stays=True
+    )
+    passed = systemd.take_sockets(os.environ)
+    with taken_over(passed) if passed else listening(options.runtime_dir) as listener:
+        listener.setblocking(False)
+        ready = functools.partial(systemd.notify, os.environ, "READY=1")
+        return asyncio.run(restores.serve(listener, shared=bool(passed), ready=ready))
+
+
+@contextlib.contextmanager
+def listening(runtime_dir: Path) -> Iterator[socket.socket]:
+    """Listen at a socket in *runtime_dir*, which is removed at the end."""
+    path = runtime_dir / SOCKET_NAME
+    remove_stale(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        before = os.umask(SOCKET_UMASK)
+        try:
+            listener.bind(os.fspath(path))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        finally:
+            os.umask(before)
+        listener.listen(BACKLOG)
+        yield listener
+        path.unlink(missing_ok=True)
+
+
+def taken_over(passed: dict[int, str]) -> socket.socket:
+    """Return the one socket that systemd *passed*, by descriptor and name, if it will do."""
+    if len(passed) != 1:
+        fdpass.close_all(passed)
+        raise ConfigError(f"LISTEN_FDS: {len(passed)} sockets were passed, not 1")
+    [(fd, name)] = passed.items()
+    listener = socket.socket(fileno=fd)
+    if (listener.family, listener.type) != (socket.AF_UNIX, socket.SOCK_SEQPACKET):
+        listener.close()
+        raise ConfigError(
+            f"{name}: not of AF_UNIX and SOCK_SEQPACKET: set ListenSequentialPacket="
+        )
+    return listener
+
+
+def remove_stale(path: Path) -> None:
+    """Remove the socket that a daemon left at *path*; ConfigError if one still listens there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        code = probe.connect_ex(os.fspath(path))
+    if code == 0:
+        raise ConfigError(f"{path}: another daemon listens there: choose another --runtime-dir")
+    if code == errno.ECONNREFUSED:
+        path.unlink()

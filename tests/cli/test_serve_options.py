@@ -1,0 +1,92 @@
+"""The command line and configuration file of ``lazypagesd serve``."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from lazypagesd.cli.main import main
+from lazypagesd.cli.serve_options import parse_limits, read_options
+from lazypagesd.cli.usage import SERVE_USAGE
+from lazypagesd.errors import ConfigError
+from lazypagesd.service.logs import stop_log
+from lazypagesd.service.options import INFORMATION, ServeLimits
+
+OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][a-z-]*")
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "directory"),
+    [
+        ([], {}, "/run/lazypagesd"),
+        ([], {"RUNTIME_DIRECTORY": "/run/a:/run/b"}, "/run/a"),
+        (["--runtime-dir", "d"], {"RUNTIME_DIRECTORY": "/run/a"}, "d"),
+    ],
+)
+def test_runtime_directory(words: list[str], environment: dict[str, str], directory: str) -> None:
+    """It is that of the command line, of systemd, or the default one."""
+    assert read_options(words, environment).runtime_dir == Path(directory)
+
+
+def test_verbosity() -> None:
+    """Each v logs more."""
+    assert read_options(["-v"], {}).verbosity == INFORMATION
+
+
+def test_limits_are_read(tmp_path: Path) -> None:
+    """What the file says counts, and the rest is as it was."""
+    path = tmp_path / "file"
+    path.write_text("[limits]\nrestores = 7\n")
+    limits = read_options(["--config", str(path)], {}).limits
+    assert limits == dataclasses.replace(ServeLimits(), restores=7)
+    assert parse_limits("", "file") == ServeLimits()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[limits]\nrestores = = 1", r"file: .*\(at line 2, column 12\)"),
+        ("x = 1", r"file: x: no such table or key; the one there is: \[limits\]"),
+        ("limits = 1", "file: limits: is no table"),
+        ("[limits]\nrestore = 1", "file: limits.restore: no such key; there are restores, "),
+        ("[limits]\nrestores = 0", r"file: limits.restores: is no number from 1 on \(0\)"),
+        ("[limits]\nrestores = true", r"file: limits.restores: is no number from 1 on \(True\)"),
+        ("[limits]\nregions = 1e3", r"file: limits.regions: is no number from 1 on \(1000.0\)"),
+    ],
+)
+def test_wrong_configuration_is_refused(text: str, message: str) -> None:
+    """An error names the file and the key, or the line."""
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        parse_limits(text, "file")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config", "/nowhere"], "Error: /nowhere: No such file or directory\n"),
+        (["--bogus"], "Error: unrecognized arguments: --bogus\n"),
+    ],
+)
+def test_wrong_command_line_is_an_error(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is one line in the log, and exit code 1."""
+    assert main(["serve", *words]) == 1
+    assert capsys.readouterr().err == message
+    stop_log()
+
+
+def test_help_and_reference_agree(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each option is in both, and each key of the configuration in the reference."""
+    assert main(["serve", "--help"]) == 0
+    assert capsys.readouterr().out == SERVE_USAGE
+    reference = (repository / "docs/reference/lazypagesd-serve.md").read_text()
+    code = re.findall(r"`([^`]+)`", reference)
+    assert {option for each in code for option in OPTION.findall(each)} == set(
+        OPTION.findall(SERVE_USAGE)
+    )
+    for field in dataclasses.fields(ServeLimits):
+        assert f"| `{field.name}` | {field.default} |" in reference
