@@ -1,0 +1,15 @@
+"""What a restore tool in Python imports to hand its faults over to ``lazypagesd serve``.
+
+    with Restore.open("web", socket_path) as restore:
+        restore.add_session(userfaultfd, regions=[Region(start, nr_pages, offset)], files=[file])
+        ...  # let the process run
+        restore.finished()
+
+Imports nothing of the daemon but the messages that it speaks.
+"""
+
+from __future__ import annotations
+
+from lazypagesd.client.restore import Progress, Refused, Region, Restore
+
+__all__ = ["Progress", "Refused", "Region", "Restore"]
