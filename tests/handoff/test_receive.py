@@ -91,7 +91,7 @@ def test_descriptors_are_closed_when_there_is_no_state_for_them(
 ) -> None:
     """Restore.add() owns the descriptors it is given, also when it fails."""
 
-    def fail(*args: object) -> State:
+    def fail(*args: object, **options: object) -> State:
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(State, "create", fail)

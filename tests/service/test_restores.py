@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lazypagesd.engine.pace import EAGER
 from lazypagesd.engine.restore import Restore
 from lazypagesd.handoff import criu
 from lazypagesd.images.checkpoint import Checkpoint
@@ -65,7 +66,7 @@ def serve(
     images_fd = os.open(stage.images, os.O_RDONLY)
     try:
         with Checkpoint.open(images_fd) as checkpoint, listening() as listener:
-            restores = restores_of(checkpoint)
+            restores = restores_of(checkpoint, EAGER)
             return asyncio.run(both(restores, listener)), restores
     finally:
         os.close(images_fd)
