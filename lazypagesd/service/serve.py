@@ -47,7 +47,8 @@ def run(options: ServeOptions) -> int:
 
 @contextlib.contextmanager
 def listening(runtime_dir: Path) -> Iterator[socket.socket]:
-    """Listen at a socket in *runtime_dir*, which is removed at the end."""
+    """Listen at a socket in *runtime_dir*, made if need be; the socket is removed at the end."""
+    runtime_dir.mkdir(mode=0o755, exist_ok=True)
     path = runtime_dir / SOCKET_NAME
     remove_stale(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:

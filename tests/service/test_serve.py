@@ -374,6 +374,14 @@ def test_second_daemon_leaves_the_first_alone(stage: Stage) -> None:
     stage.server().client().do(opening())
 
 
+def test_runtime_directory_is_made(stage: Stage) -> None:
+    """Whoever starts the daemon by hand need not make its directory."""
+    directory = stage.directory / "run"
+    stage.server("--runtime-dir", str(directory))
+    Client(directory / "handoff.socket").close()
+    assert directory.stat().st_mode & 0o777 == 0o755
+
+
 def test_socket_of_systemd_is_taken_over(stage: Stage) -> None:
     """A socket that was passed is accepted at, and still listens when the daemon has ended."""
     path = stage.directory / "passed"
