@@ -1,0 +1,264 @@
+/*
+ * channel_serve.c: packets, and how they are applied.
+ */
+#define _GNU_SOURCE
+#include "channel_internal.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#define NAP_NS 1000000
+
+/* ---- pages ---- */
+
+static bool is_awaited(uint8_t state)
+{
+	return state == MISSING || state == ASKED;
+}
+
+bool lpd_range_intersect(const struct range *range, uintptr_t addr, size_t len,
+			 size_t *ret_first, size_t *ret_end)
+{
+	uintptr_t start = (uintptr_t)range->start;
+	uintptr_t stop = start + range->nr_pages * PAGE_SIZE;
+	uintptr_t from = addr > start ? addr : start;
+	uintptr_t to = addr + len < stop ? addr + len : stop;
+
+	if (from >= to)
+		return false;
+	*ret_first = (from - start) / PAGE_SIZE;
+	*ret_end = (to - start) / PAGE_SIZE;
+	return true;
+}
+
+size_t lpd_range_run_end(const struct range *range, size_t first, size_t end)
+{
+	size_t i = first;
+
+	while (i < end && range->states[i] == range->states[first])
+		i++;
+	return i;
+}
+
+/* Put pages in place that are complete in the shadow. */
+static void move_in(struct range *range, size_t first, size_t end)
+{
+	size_t len = (end - first) * PAGE_SIZE;
+
+	/* Fails only for want of memory, which somebody may give back. */
+	while (mremap(range->shadow + first * PAGE_SIZE, len, len,
+		      MREMAP_MAYMOVE | MREMAP_FIXED,
+		      range->start + first * PAGE_SIZE) == MAP_FAILED)
+		nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
+	memset(range->states + first, THERE, end - first);
+}
+
+static void publish_chunk(struct range *range, size_t first, size_t end)
+{
+	for (size_t i = first; i < end; i++)
+		if (is_awaited(range->states[i]))
+			return;
+	for (size_t next; first < end; first = next) {
+		next = lpd_range_run_end(range, first, end);
+		if (range->states[first] == ASIDE)
+			move_in(range, first, next);
+	}
+}
+
+void lpd_range_publish(struct range *range, size_t first, size_t end)
+{
+	size_t chunk = range->chunk_pages;
+
+	for (first -= first % chunk; first < end; first += chunk)
+		publish_chunk(range, first,
+			      min_size(first + chunk, range->nr_pages));
+	lpd_channel_wake_all();
+}
+
+/* ---- what comes ---- */
+
+static void end(void)
+{
+	lpd_channel.ended = true;
+	lpd_channel_wake_all();
+}
+
+static void fill(uintptr_t addr, size_t len, const uint8_t *bytes)
+{
+	size_t first, end;
+
+	for (unsigned int i = 0; i < lpd_channel.nr_ranges; i++) {
+		struct range *range = &lpd_channel.ranges[i];
+
+		if (!lpd_range_intersect(range, addr, len, &first, &end))
+			continue;
+		for (size_t page = first; page < end; page++) {
+			size_t offset = page * PAGE_SIZE;
+
+			if (!is_awaited(range->states[page]))
+				continue;
+			if (bytes)
+				memcpy(range->shadow + offset,
+				       bytes + ((uintptr_t)range->start +
+						offset - addr),
+				       PAGE_SIZE);
+			range->states[page] = ASIDE;
+		}
+		lpd_range_publish(range, first, end);
+	}
+}
+
+void lpd_channel_forget_asked(uintptr_t addr, size_t len)
+{
+	size_t first, end;
+
+	for (unsigned int i = 0; i < lpd_channel.nr_ranges; i++) {
+		struct range *range = &lpd_channel.ranges[i];
+
+		if (!lpd_range_intersect(range, addr, len, &first, &end))
+			continue;
+		for (; first < end; first++)
+			if (range->states[first] == ASKED)
+				range->states[first] = MISSING;
+	}
+	lpd_channel_wake_all();
+}
+
+static bool is_sound(const struct lpd_op *op, size_t nr_bytes)
+{
+	if ((op->addr | op->len) % PAGE_SIZE || op->addr + op->len < op->addr)
+		return false;
+	return nr_bytes == (op->kind == LPD_OP_COPY ? op->len : 0);
+}
+
+/*
+ * Take a packet, if there is one; the lock is held.  Returns the kind of the
+ * operation, or 0.  Of what is unsound, nothing can be believed any more.
+ */
+static uint64_t take_packet(void)
+{
+	struct lpd_op *op = &lpd_channel.packet.op;
+	ssize_t n = recv(lpd_channel.fd, &lpd_channel.packet,
+			 sizeof(lpd_channel.packet), MSG_DONTWAIT | MSG_TRUNC);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNRESET))
+		return 0;
+	if (n < (ssize_t)sizeof(*op) || !is_sound(op, n - sizeof(*op))) {
+		end();
+		return 0;
+	}
+	switch (op->kind) {
+	case LPD_OP_COPY:
+		fill(op->addr, op->len, lpd_channel.packet.bytes);
+		break;
+	case LPD_OP_ZEROPAGE:
+		fill(op->addr, op->len, NULL);
+		break;
+	case LPD_OP_END:
+		lpd_channel.complete = true;
+		fill(0, UINTPTR_MAX, NULL);
+		break;
+	case LPD_OP_WAKE:
+		lpd_channel_forget_asked(op->addr, op->len);
+		break;
+	case LPD_OP_READ:
+		break;
+	default:
+		end();
+	}
+	return op->kind;
+}
+
+static void wait_readable(void)
+{
+	struct pollfd poller = {.fd = lpd_channel.fd, .events = POLLIN};
+
+	poll(&poller, 1, -1);
+}
+
+/* The thread that takes what comes while nobody tells anything. */
+static void *serve(void *arg)
+{
+	bool over = false;
+
+	while (!over) {
+		sigset_t mask;
+
+		wait_readable();
+		lpd_channel_lock(&mask);
+		take_packet();
+		over = lpd_channel.ended || lpd_channel.complete;
+		lpd_channel_unlock(&mask);
+	}
+	return arg;
+}
+
+int lpd_channel_start_serving(void)
+{
+	pthread_t thread;
+	sigset_t all, mask;
+
+	/* The program's signals are not for this thread. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &mask);
+	int rc = pthread_create(&thread, NULL, serve, NULL);
+	pthread_sigmask(SIG_SETMASK, &mask, NULL);
+	if (!rc)
+		pthread_detach(thread);
+	return -rc;
+}
+
+/* ---- what is told ---- */
+
+/*
+ * If nobody is there to read it: what was sent to us before may be still to be
+ * taken, the page and the last word among it.  Whether it is the end turns out
+ * then.
+ */
+void lpd_channel_send_packet(const void *bytes, size_t len, int fd)
+{
+	union {
+		struct cmsghdr head;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} control = {.head = {.cmsg_level = SOL_SOCKET,
+			      .cmsg_type = SCM_RIGHTS,
+			      .cmsg_len = CMSG_LEN(sizeof(int))}};
+	struct iovec iov = {.iov_base = (void *)bytes, .iov_len = len};
+	struct msghdr packet = {.msg_iov = &iov, .msg_iovlen = 1};
+	ssize_t n;
+
+	if (fd >= 0) {
+		memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
+		packet.msg_control = &control;
+		packet.msg_controllen = sizeof(control);
+	}
+	do {
+		n = sendmsg(lpd_channel.fd, &packet, MSG_NOSIGNAL);
+	} while (n < 0 &&
+		 (errno == EINTR || errno == ENOBUFS || errno == ENOMEM));
+}
+
+void lpd_channel_tell(unsigned int type, const uint64_t *args,
+		      unsigned int nr_args, int fd)
+{
+	struct lpd_v2_message messages[3];
+
+	if (!(lpd_channel.features & LPD_V2_FEATURE(type)) ||
+	    lpd_channel.complete || lpd_channel.ended)
+		return;
+	for (unsigned int i = 0; i < nr_args; i++) {
+		messages[i].type = i ? LPD_V2_ARGUMENT : type;
+		messages[i].arg = args[i];
+	}
+	lpd_channel_send_packet(messages, nr_args * sizeof(messages[0]), fd);
+	/* After the last word nobody reads, and nothing is filled. */
+	while (!lpd_channel.ended && !lpd_channel.complete &&
+	       take_packet() != LPD_OP_READ)
+		wait_readable();
+}
