@@ -43,9 +43,17 @@ class Server:
                         "NOTIFY_SOCKET": f"@{address[1:]}",
                     },
                 )
-            assert notified.recv(64) == b"READY=1", self.log
+            self._wait_ready(notified)
         # The socket that said so is closed a moment later; the listener and asyncio's pair stay.
         wait_until(lambda: self.nr_sockets() == 3, lambda: f"3 sockets of {self.fds()}")
+
+    def _wait_ready(self, notified: socket.socket) -> None:
+        try:
+            assert notified.recv(64) == b"READY=1", self.log
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
 
     @property
     def log(self) -> str:
