@@ -403,18 +403,23 @@ def test_socket_of_systemd_is_taken_over(stage: Stage) -> None:
         Client(path).close()
 
 
-def test_signal_ends_the_wait_for_criu(stage: Stage) -> None:
-    """A daemon that waits for a restore by CRIU to connect ends when it is told to."""
-    server = stage.server()
-    write_checkpoint(stage.directory / "images", {7: 4}, set())
-    images_fd = os.open(stage.directory / "images", os.O_RDONLY)
+def await_criu(directory: Path, server: Server) -> None:
+    """Let the daemon wait for a restore by CRIU, at a socket of which nobody else has a copy."""
+    write_checkpoint(directory / "images", {7: 4}, set())
+    images_fd = os.open(directory / "images", os.O_RDONLY)
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(os.fspath(stage.directory / "lazy-pages.socket"))
+        listener.bind(os.fspath(directory / "lazy-pages.socket"))
         listener.listen()
         client = server.client()
         client.do(opening(images=True), images_fd)
         client.do(pb.Request(serve_criu=pb.ServeCriu()), listener.fileno())
     os.close(images_fd)
+
+
+def test_signal_ends_the_wait_for_criu(stage: Stage) -> None:
+    """A daemon that waits for a restore by CRIU to connect ends when it is told to."""
+    server = stage.server()
+    await_criu(stage.directory, server)
     server.terminate()
     assert server.wait() == 0
     assert "restore 1: ended before it was complete, and so it fails" in server.log
@@ -426,14 +431,6 @@ def test_wait_for_criu_is_bounded(stage: Stage) -> None:
     config.write_text("[limits]\ncriu_wait_s = 1\n")
     server = stage.server("--config", str(config))
     before = server.fds()
-    write_checkpoint(stage.directory / "images", {7: 4}, set())
-    images_fd = os.open(stage.directory / "images", os.O_RDONLY)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(os.fspath(stage.directory / "lazy-pages.socket"))
-        listener.listen()
-        client = server.client()
-        client.do(opening(images=True), images_fd)
-        client.do(pb.Request(serve_criu=pb.ServeCriu()), listener.fileno())
-    os.close(images_fd)
+    await_criu(stage.directory, server)
     server.wait_for_log("hand-off: no criu restore came within 1 s")
     server.wait_for_fds(before)
