@@ -5,12 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from lazypagesd.engine.worker import Worker
+from lazypagesd.native import lib
 from tests.engine.bed import Bed
+from tests.support.refusal import Refusal
 from tests.support.victim import victim_program
+
+if TYPE_CHECKING:
+    from lazypagesd.native._native import CData
 
 __all__ = ["victim_program"]
 
@@ -42,3 +50,20 @@ async def _run(pyfuncitem: pytest.Function, arguments: dict[str, object]) -> Non
                 await stack.enter_async_context(argument)
         async with asyncio.timeout(DEADLINE_S):
             await pyfuncitem.obj(**arguments)
+
+
+@pytest.fixture
+def refusal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Refusal]:
+    """Let this process be asked about every fill of the workers.  Comes before the bed."""
+    spawn = Worker._spawn
+
+    with Refusal() as refusal:
+
+        def spawn_asking(worker: Worker, what: str, run: Callable[[CData], int]) -> None:
+            if run is lib.lpd_worker_run:
+                spawn(worker, what, lambda pointer: refusal.run(lambda: run(pointer)))
+            else:
+                spawn(worker, what, run)
+
+        monkeypatch.setattr(Worker, "_spawn", spawn_asking)
+        yield refusal

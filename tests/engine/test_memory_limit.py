@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
 from lazypagesd.engine.session import End
-from lazypagesd.engine.worker import Worker
 from lazypagesd.images.mm import PAGE_SIZE
-from lazypagesd.native import lib
 from tests.engine.bed import Bed, at, check
 from tests.support.image import wrong_pages
 from tests.support.memory_cgroup import MemoryCgroup, is_there
@@ -18,7 +16,7 @@ from tests.support.refusal import Refusal
 from tests.support.victim import Victim
 
 if TYPE_CHECKING:
-    from lazypagesd.native._native import CData
+    pass
 
 pytestmark = pytest.mark.uffd
 
@@ -64,20 +62,9 @@ class Charged:
 
 
 @pytest.fixture
-def injected(monkeypatch: pytest.MonkeyPatch) -> Iterator[Limit]:
+def injected(refusal: Refusal) -> Limit:
     """Let fills be refused on their way into the kernel.  Comes before the bed."""
-    spawn = Worker._spawn
-
-    with Refusal() as refusal:
-
-        def spawn_refused(worker: Worker, what: str, run: Callable[[CData], int]) -> None:
-            if run is lib.lpd_worker_run:
-                spawn(worker, what, lambda pointer: refusal.run(lambda: run(pointer)))
-            else:
-                spawn(worker, what, run)
-
-        monkeypatch.setattr(Worker, "_spawn", spawn_refused)
-        yield Injected(refusal)
+    return Injected(refusal)
 
 
 @pytest.fixture

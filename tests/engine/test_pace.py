@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,9 +11,7 @@ import pytest
 from lazypagesd.engine import engine
 from lazypagesd.engine.pace import EAGER, LAZY, MAX_RATE, MAX_SLOWDOWN, Backoff, Pace
 from lazypagesd.engine.session import End, Session
-from lazypagesd.engine.worker import Worker
 from lazypagesd.images.mm import PAGE_SIZE
-from lazypagesd.native import lib
 from lazypagesd.sources.file import FileSource, Kind
 from tests.engine.bed import Bed, at, check, check_zero
 from tests.support.image import Image
@@ -22,7 +19,7 @@ from tests.support.refusal import Refusal
 from tests.support.victim import Victim
 
 if TYPE_CHECKING:
-    from lazypagesd.native._native import CData
+    pass
 
 uffd = pytest.mark.uffd
 
@@ -222,20 +219,9 @@ async def test_child_inherits_the_pace(bed: Bed, pace: Pace) -> None:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def asked(refusal: Refusal) -> None:
     """Let this process be asked about every fill: so the worker is no faster than the loop that
     watches it.  Comes before the bed."""
-    spawn = Worker._spawn
-    with Refusal() as refusal:
-
-        def spawn_asked(worker: Worker, what: str, run: Callable[[CData], int]) -> None:
-            if run is lib.lpd_worker_run:
-                spawn(worker, what, lambda pointer: refusal.run(lambda: run(pointer)))
-            else:
-                spawn(worker, what, run)
-
-        monkeypatch.setattr(Worker, "_spawn", spawn_asked)
-        yield
 
 
 @uffd
