@@ -119,10 +119,10 @@ static const struct lpd_message *at(const struct round *round, unsigned int i)
 
 /* ---- a fork among other events ---- */
 
-/* 1, 0, or an error when the child is already at work and cannot be asked. */
-static int is_registered(int child_fd, uint64_t addr)
+/* 1, 0, or an error when the process is at work and cannot be asked. */
+static int is_registered(int fd, uint64_t addr)
 {
-	return lpd_uffd_registered(child_fd, addr, LPD_PAGE_SIZE);
+	return lpd_uffd_registered(fd, addr, LPD_PAGE_SIZE);
 }
 
 /*
@@ -257,7 +257,7 @@ static int bears_on(const struct lpd_message *event, uint64_t addr)
  */
 static int is_settled(int fd, uint64_t addr)
 {
-	int rc = lpd_uffd_registered(fd, addr, LPD_PAGE_SIZE);
+	int rc = is_registered(fd, addr);
 
 	if (rc != 1)
 		return rc;
@@ -294,7 +294,7 @@ static int was_freed_before(const struct round *round, unsigned int i,
 	}
 	/* Not even then if the "echo" was another UNMAP. */
 	if (certain)
-		return lpd_uffd_registered(round->fd, addr, LPD_PAGE_SIZE);
+		return is_registered(round->fd, addr);
 	return addr == at(round, i)->remap.to ? is_settled(round->fd, addr) : 0;
 }
 
