@@ -9,6 +9,8 @@ import os
 from lazypagesd.engine.pace import Backoff
 from lazypagesd.engine.session import End, Session
 from lazypagesd.engine.worker import Worker
+from lazypagesd.errors import SessionError
+from lazypagesd.kernel import uffd
 from lazypagesd.native import lib
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,15 @@ class Engine:
             loop.add_reader(worker.report_fd, self._take_reports, worker)
         self._next_retry_s = loop.time() + RETRY_INTERVAL_S
         self._timer = loop.call_later(PROBE_INTERVAL_S, self._probe)
+
+    def check_new(self, name: str, fd: int) -> None:
+        """Raise SessionError if the descriptor that is to be *name* has a session already, which
+        would read its messages as well."""
+        for session in self.sessions:
+            if uffd.is_same(session.fd, fd):
+                raise SessionError(
+                    f"{name}: its descriptor is served already, as {session.name}: open another"
+                )
 
     def attach(self, session: Session) -> None:
         """Serve *session* until it ends, with the worker that has the fewest; then close it."""

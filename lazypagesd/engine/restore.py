@@ -36,9 +36,23 @@ class Observer(Protocol):
 class Restore:
     """The sessions of one hand-off, from the first descriptor to the last page."""
 
-    def __init__(self, name: str, engine: Engine, observer: Observer, pace: Pace = EAGER) -> None:
-        """Prepare a restore without sessions; *name* is what people are told."""
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        observer: Observer,
+        pace: Pace = EAGER,
+        *,
+        number: int = 0,
+        owner: int = 0,
+    ) -> None:
+        """Prepare a restore without sessions.
+
+        *name* is what people are told, and has the *number*; *owner* is the user whose it is.
+        """
         self.name = name
+        self.number = number
+        self.owner = owner
         self.pace = pace
         self.sessions: list[Session] = []
         self.released = False
@@ -61,8 +75,10 @@ class Restore:
         """Serve a descriptor from now on, faults only.  Takes ownership of *fd* and *pidfd*.
 
         *protocol* says what the descriptor is: LPD_PROTOCOL_..., and stays so for every child.
+        Raises SessionError if it is being served already.
         """
         try:
+            self._engine.check_new(name, fd)
             state = State.create(
                 name,
                 page_map.regions,

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from lazypagesd.native._native import CData
 
 
+def memory_of(nr_regions: int, nr_pages: int) -> int:
+    """Return how many bytes a state with so many regions and pages takes at least."""
+    fixed = int(ffi.sizeof("struct lpd_state"))
+    return fixed + nr_regions * int(ffi.sizeof("struct lpd_region")) + nr_pages // 8
+
+
 class State:
     """A mapped state memfd.  Owns the descriptor and the mapping; close() gives up both."""
 

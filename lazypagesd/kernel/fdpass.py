@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import errno
 import os
 import socket
 import struct
@@ -12,9 +13,13 @@ from dataclasses import dataclass, field
 # Not in Python 3.11's socket module; include/linux/socket.h and asm-generic/socket.h.
 SCM_PIDFD = 0x04
 SO_PASSPIDFD = 76
+SO_PEERGROUPS = 59
 
 # struct ucred: pid, uid, gid.
 UCRED = struct.Struct("3i")
+
+# What Python gives getsockopt() room for.
+MAX_OPTION_SIZE = 1024
 
 # What Linux lets one message carry (SCM_MAX_FD), in ints.
 MAX_FDS = 253
@@ -72,6 +77,19 @@ def peer_uid(sock: socket.socket) -> int:
     """Return the user who connected, or who was connected to when that was."""
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
     return int(UCRED.unpack(credentials)[1])
+
+
+def peer_groups(sock: socket.socket) -> set[int]:
+    """Return the groups that whoever connected was in, when that was; of more than 256 no more
+    than the first."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
+    try:
+        supplementary = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, MAX_OPTION_SIZE)
+    except OSError as error:
+        if error.errno != errno.ERANGE:
+            raise
+        supplementary = b""
+    return {int(UCRED.unpack(credentials)[2]), *ints(supplementary)}
 
 
 def receive(sock: socket.socket, size: int) -> Message:

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import enum
 import errno
+import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 UFFD_API = 0xAA
+
+# Not in Python 3.11's fcntl module; include/uapi/linux/fcntl.h.
+F_DUPFD_QUERY = 1027
 
 
 class Feature(enum.IntFlag):
@@ -74,3 +78,12 @@ def describe(fd: int) -> Descriptor | None:
         features=Feature(bits & ALL_FEATURES),
         blocking=os.get_blocking(fd),
     )
+
+
+def is_same(fd: int, other_fd: int) -> bool:
+    """Whether two descriptors are one userfaultfd; False where the kernel (before 6.10) cannot
+    say."""
+    try:
+        return fcntl.fcntl(fd, F_DUPFD_QUERY, other_fd) == 1
+    except OSError:
+        return False

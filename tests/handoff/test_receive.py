@@ -96,7 +96,7 @@ def test_descriptors_are_closed_when_there_is_no_state_for_them(
 
     monkeypatch.setattr(State, "create", fail)
     page_map = PageMap(ffi.NULL, 0, 0, ())
-    restore = Restore("restore", cast(Engine, None), cast(Observer, None))
+    restore = Restore("restore", Engine(1), cast(Observer, None))
     (fd, other), (pidfd, another) = os.pipe(), os.pipe()
     with os.fdopen(other), os.fdopen(another), pytest.raises(OSError, match="Too many"):
         restore.add("7", fd, page_map, [], pidfd=pidfd)
