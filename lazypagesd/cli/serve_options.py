@@ -1,21 +1,17 @@
-"""The command line and configuration file of ``lazypagesd serve``."""
+"""The command line of ``lazypagesd serve``."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from lazypagesd.cli.serve_config import read_config
 from lazypagesd.errors import ConfigError
-from lazypagesd.service.options import WARNINGS, ServeLimits, ServeOptions
+from lazypagesd.service.options import WARNINGS, ServeOptions
 
-DEFAULT_CONFIG = Path("/etc/lazypagesd.toml")
 DEFAULT_RUNTIME_DIR = "/run/lazypagesd"
-TABLE = "limits"
-NUMBER_MAX = 2**31 - 1
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,39 +35,5 @@ def read_options(words: Sequence[str], environment: Mapping[str, str]) -> ServeO
     return ServeOptions(
         runtime_dir=given.runtime_dir or Path(default),
         verbosity=WARNINGS + given.verbose,
-        limits=read_limits(given.config),
+        config=read_config(given.config),
     )
-
-
-def read_limits(path: Path | None) -> ServeLimits:
-    """Return what the file *path* says; without one, what the default file says, if it is
-    there."""
-    try:
-        text = (path or DEFAULT_CONFIG).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        if path is None:
-            return ServeLimits()
-        raise
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path or DEFAULT_CONFIG}: is no text ({error.reason})") from None
-    return parse_limits(text, str(path or DEFAULT_CONFIG))
-
-
-def parse_limits(text: str, name: str) -> ServeLimits:
-    """Return what *text*, of the file *name*, says."""
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{name}: {error}") from None  # which names the line
-    for key in tables.keys() - {TABLE}:
-        raise ConfigError(f"{name}: {key}: no such table or key; the one there is: [{TABLE}]")
-    table = tables.get(TABLE, {})
-    if not isinstance(table, dict):
-        raise ConfigError(f"{name}: {TABLE}: is no table: write [{TABLE}]")
-    known = [field.name for field in dataclasses.fields(ServeLimits)]
-    for key, value in table.items():
-        if key not in known:
-            raise ConfigError(f"{name}: {TABLE}.{key}: no such key; there are {', '.join(known)}")
-        if type(value) is not int or not 0 < value <= NUMBER_MAX:
-            raise ConfigError(f"{name}: {TABLE}.{key}: is no number from 1 on ({value!r})")
-    return ServeLimits(**table)

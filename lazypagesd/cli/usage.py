@@ -81,7 +81,7 @@ over at handoff.socket, until a signal ends it; what has finished is filled firs
 Options:
       --runtime-dir DIR  where handoff.socket is made (default: $RUNTIME_DIRECTORY, else
                          /run/lazypagesd); a socket that systemd passes takes its place
-      --config FILE      read limits from FILE (default: /etc/lazypagesd.toml, if it is there)
+      --config FILE      read settings from FILE (default: /etc/lazypagesd.toml, if it is there)
   -v, --verbose          log more: once for information and statistics, twice for everything
   -h, --help             say this
   -V, --version          say the version

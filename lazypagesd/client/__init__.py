@@ -10,6 +10,6 @@ Imports nothing of the daemon but the messages that it speaks.
 
 from __future__ import annotations
 
-from lazypagesd.client.restore import Progress, Refused, Region, Restore
+from lazypagesd.client.restore import Pace, Progress, Refused, Region, Restore
 
-__all__ = ["Progress", "Refused", "Region", "Restore"]
+__all__ = ["Pace", "Progress", "Refused", "Region", "Restore"]

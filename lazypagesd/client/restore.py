@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from lazypagesd.proto import handoff_pb2 as pb
 
@@ -26,6 +26,22 @@ class Refused(Exception):
     def __init__(self, reasons: Sequence[str]) -> None:
         super().__init__("; ".join(reasons))
         self.reasons = tuple(reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast what nobody waits for is filled: *rate* bytes a second for each address space.
+
+    Pace.EAGER is as fast as it goes, Pace.LAZY never.
+    """
+
+    rate: int
+
+    EAGER: ClassVar[Pace]
+    LAZY: ClassVar[Pace]
+
+
+Pace.EAGER, Pace.LAZY = Pace(-1), Pace(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +74,39 @@ class Restore:
     """
 
     def __init__(self, sock: socket.socket, name: str) -> None:
-        """Use `open` instead."""
+        """Use `open` or `attach` instead."""
         self._socket = sock
         self.name = name
+        self.id = 0
 
     @classmethod
     def open(
-        cls, name: str = "", path: Path = SOCKET_PATH, *, images_fd: int | None = None
+        cls,
+        name: str = "",
+        path: Path = SOCKET_PATH,
+        *,
+        images_fd: int | None = None,
+        pace: Pace = Pace.EAGER,
     ) -> Self:
         """Begin a restore that people are told of as *name*.
 
         *images_fd* is a directory of CRIU's images, for add_session() with *image_pid* and for
         serve_criu().
         """
+        request = pb.Open(
+            version=VERSION, name=name, images=images_fd is not None, pace=_pace(pace)
+        )
+        fds = [] if images_fd is None else [images_fd]
+        return cls._connect(path, name, pb.Request(open=request), fds)
+
+    @classmethod
+    def attach(cls, number: int, path: Path = SOCKET_PATH) -> Self:
+        """Reach the restore whose `id` is *number*, for progress(), set_pace() and release()."""
+        request = pb.Request(attach=pb.Attach(id=number))
+        return cls._connect(path, f"restore {number}", request, [])
+
+    @classmethod
+    def _connect(cls, path: Path, name: str, request: pb.Request, fds: Sequence[int]) -> Self:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         restore = cls(sock, name)
         try:
@@ -78,12 +114,11 @@ class Restore:
                 sock.connect(os.fspath(path))
             except OSError as error:
                 raise OSError(error.errno, error.strerror, os.fspath(path)) from error
-            fds = [] if images_fd is None else [images_fd]
-            request = pb.Open(version=VERSION, name=name, images=images_fd is not None)
-            restore.name = restore._ask(pb.Request(open=request), fds).restore
+            answer = restore._ask(request, fds)
         except BaseException:
             sock.close()
             raise
+        restore.name, restore.id = answer.restore, answer.id
         return restore
 
     def add_session(
@@ -123,6 +158,10 @@ class Restore:
     def finished(self) -> None:
         """Say that all processes are in place: what is missing is filled from now on."""
         self._ask(pb.Request(finished=pb.Finished()))
+
+    def set_pace(self, pace: Pace) -> None:
+        """Fill what nobody waits for at another pace from now on."""
+        self._ask(pb.Request(set_pace=pb.SetPace(pace=_pace(pace))))
 
     def progress(self) -> Progress:
         """Return how far it is."""
@@ -170,6 +209,12 @@ class Restore:
         if not answer.accepted:
             raise Refused(answer.refused)
         return answer
+
+
+def _pace(pace: Pace) -> pb.Pace:
+    if pace in (Pace.EAGER, Pace.LAZY):
+        return pb.Pace(kind=pb.Pace.EAGER if pace == Pace.EAGER else pb.Pace.LAZY)
+    return pb.Pace(kind=pb.Pace.PACED, rate=pace.rate)
 
 
 def _take(regions: Iterable[Region]) -> list[pb.Region]:

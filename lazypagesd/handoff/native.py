@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 
 from lazypagesd.closing import Closing
+from lazypagesd.engine.pace import EAGER, LAZY, MAX_RATE, Pace
 from lazypagesd.errors import HandoffError, ImageError, SourceError
 from lazypagesd.handoff.vetting import ALL_EVENTS, MAPPING_EVENTS, reasons_against
 from lazypagesd.images.checkpoint import Checkpoint
@@ -61,6 +62,14 @@ class Opened:
     """A restore has begun."""
 
     name: str
+    pace: Pace
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A restore that another connection has opened is to be reached."""
+
+    id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,10 @@ class Session:
     page_map: PageMap
     sources: tuple[FileSource, ...]
 
+    def close(self) -> None:
+        """Close what the receiver owns, who does not want it."""
+        fdpass.close_all(fd for fd in (self.fd, self.pidfd) if fd is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class Listener:
@@ -80,6 +93,10 @@ class Listener:
 
     socket: socket.socket
     checkpoint: Checkpoint
+
+    def close(self) -> None:
+        """Close what the receiver owns, who does not want it."""
+        self.socket.close()
 
 
 class Step(enum.Enum):
@@ -92,7 +109,7 @@ class Step(enum.Enum):
     ABORT = enum.auto()
 
 
-Outcome = Opened | Session | Listener | Step
+Outcome = Opened | Attached | Session | Listener | Pace | Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +139,7 @@ class Protocol(Closing):
         self._pending: _Pending | None = None
         self._nr_sessions = 0
         self._nr_regions = 0
-        self._opened = False
+        self._opened = False  # or attached
         self._over = False  # nothing is handed over any more
 
     def feed(self, message: fdpass.Message) -> Outcome:
@@ -144,8 +161,15 @@ class Protocol(Closing):
                 return self._serve_criu(message.fds)
         if message.fds:
             raise Refused([f"{kind} comes without descriptors, not with {len(message.fds)}"])
-        if kind == "add_regions":
-            return self._add_regions(request.add_regions)
+        match kind:
+            case "add_regions":
+                return self._add_regions(request.add_regions)
+            case "set_pace":
+                return pace_of(request.set_pace.pace)
+            case "attach":
+                # Whose hand-off is another connection's.
+                self._opened = self._over = True
+                return Attached(request.attach.id)
         self._over |= kind == "finished"
         return Step[(kind or "").upper()]
 
@@ -159,8 +183,8 @@ class Protocol(Closing):
         self._files.close()
 
     def _check_order(self, kind: str) -> None:
-        if self._opened == (kind == "open"):
-            raise Refused([f"{kind}: begin with open, and open once"])
+        if self._opened == (kind in ("open", "attach")):
+            raise Refused([f"{kind}: begin with open or attach, and do so once"])
         if (kind == "add_regions") and self._pending is None:
             raise Refused(["add_regions: no session's list goes on: say `more` in what is before"])
         if kind in ("add_session", "finished", "serve_criu") and self._pending is not None:
@@ -181,12 +205,13 @@ class Protocol(Closing):
         if len(fds) != request.images:
             wanted = "one descriptor, of a directory" if request.images else "no descriptor"
             reasons.append(f"images: {request.images} comes with {wanted}, not {len(fds)}")
+        reasons += reasons_against_pace(request.pace)
         if reasons:
             raise Refused(reasons)
         if request.images:
             self._checkpoint = self._files.enter_context(load(fds[0]))
         self._opened = True
-        return Opened(request.name)
+        return Opened(request.name, pace_of(request.pace))
 
     def _add_session(self, request: pb.AddSession, fds: list[int]) -> Session | Step:
         reasons = []
@@ -284,6 +309,25 @@ def decode(data: bytes) -> pb.Request:
     if request.ByteSize() != size or request.WhichOneof("kind") is None:
         raise Refused([f"the request has fields that are not known: speak version {VERSION}"])
     return request
+
+
+def reasons_against_pace(pace: pb.Pace) -> list[str]:
+    """Return why *pace* is none."""
+    if pace.kind not in pb.Pace.Kind.values():
+        return [f"pace: kind {pace.kind} is not known: speak version {VERSION}"]
+    least, most = (1, MAX_RATE) if pace.kind == pb.Pace.PACED else (0, 0)
+    if not least <= pace.rate <= most:
+        kind = pb.Pace.Kind.Name(pace.kind)
+        return [f"pace: {kind} has a rate from {least} to {most}, not {pace.rate}"]
+    return []
+
+
+def pace_of(pace: pb.Pace) -> Pace:
+    """Return *pace* as the engine has it; Refused if it is none."""
+    if reasons := reasons_against_pace(pace):
+        raise Refused(reasons)
+    ends = {pb.Pace.EAGER: EAGER, pb.Pace.LAZY: LAZY}
+    return ends.get(pace.kind) or Pace(pace.rate)
 
 
 def vet(fd: int, request: pb.AddSession) -> list[str]:

@@ -1,5 +1,6 @@
 # mypy: disable-error-code="type-arg"
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -8,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Request(_message.Message):
-    __slots__ = ("open", "add_session", "add_regions", "finished", "progress", "release", "abort", "serve_criu")
+    __slots__ = ("open", "add_session", "add_regions", "finished", "progress", "release", "abort", "serve_criu", "set_pace", "attach")
     OPEN_FIELD_NUMBER: _ClassVar[int]
     ADD_SESSION_FIELD_NUMBER: _ClassVar[int]
     ADD_REGIONS_FIELD_NUMBER: _ClassVar[int]
@@ -17,6 +18,8 @@ class Request(_message.Message):
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     ABORT_FIELD_NUMBER: _ClassVar[int]
     SERVE_CRIU_FIELD_NUMBER: _ClassVar[int]
+    SET_PACE_FIELD_NUMBER: _ClassVar[int]
+    ATTACH_FIELD_NUMBER: _ClassVar[int]
     open: Open
     add_session: AddSession
     add_regions: AddRegions
@@ -25,17 +28,37 @@ class Request(_message.Message):
     release: Release
     abort: Abort
     serve_criu: ServeCriu
-    def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., add_session: _Optional[_Union[AddSession, _Mapping]] = ..., add_regions: _Optional[_Union[AddRegions, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., abort: _Optional[_Union[Abort, _Mapping]] = ..., serve_criu: _Optional[_Union[ServeCriu, _Mapping]] = ...) -> None: ...
+    set_pace: SetPace
+    attach: Attach
+    def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., add_session: _Optional[_Union[AddSession, _Mapping]] = ..., add_regions: _Optional[_Union[AddRegions, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., abort: _Optional[_Union[Abort, _Mapping]] = ..., serve_criu: _Optional[_Union[ServeCriu, _Mapping]] = ..., set_pace: _Optional[_Union[SetPace, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("version", "name", "images")
+    __slots__ = ("version", "name", "images", "pace")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
+    PACE_FIELD_NUMBER: _ClassVar[int]
     version: int
     name: str
     images: bool
-    def __init__(self, version: _Optional[int] = ..., name: _Optional[str] = ..., images: bool = ...) -> None: ...
+    pace: Pace
+    def __init__(self, version: _Optional[int] = ..., name: _Optional[str] = ..., images: bool = ..., pace: _Optional[_Union[Pace, _Mapping]] = ...) -> None: ...
+
+class Pace(_message.Message):
+    __slots__ = ("kind", "rate")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        EAGER: _ClassVar[Pace.Kind]
+        PACED: _ClassVar[Pace.Kind]
+        LAZY: _ClassVar[Pace.Kind]
+    EAGER: Pace.Kind
+    PACED: Pace.Kind
+    LAZY: Pace.Kind
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    RATE_FIELD_NUMBER: _ClassVar[int]
+    kind: Pace.Kind
+    rate: int
+    def __init__(self, kind: _Optional[_Union[Pace.Kind, str]] = ..., rate: _Optional[int] = ...) -> None: ...
 
 class AddSession(_message.Message):
     __slots__ = ("regions", "more", "image_pid", "pidfd", "never_forks", "never_changes_mappings")
@@ -89,21 +112,35 @@ class Abort(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class SetPace(_message.Message):
+    __slots__ = ("pace",)
+    PACE_FIELD_NUMBER: _ClassVar[int]
+    pace: Pace
+    def __init__(self, pace: _Optional[_Union[Pace, _Mapping]] = ...) -> None: ...
+
+class Attach(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    def __init__(self, id: _Optional[int] = ...) -> None: ...
+
 class ServeCriu(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class Answer(_message.Message):
-    __slots__ = ("accepted", "refused", "restore", "state")
+    __slots__ = ("accepted", "refused", "restore", "state", "id")
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     RESTORE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
     accepted: bool
     refused: _containers.RepeatedScalarFieldContainer[str]
     restore: str
     state: State
-    def __init__(self, accepted: bool = ..., refused: _Optional[_Iterable[str]] = ..., restore: _Optional[str] = ..., state: _Optional[_Union[State, _Mapping]] = ...) -> None: ...
+    id: int
+    def __init__(self, accepted: bool = ..., refused: _Optional[_Iterable[str]] = ..., restore: _Optional[str] = ..., state: _Optional[_Union[State, _Mapping]] = ..., id: _Optional[int] = ...) -> None: ...
 
 class State(_message.Message):
     __slots__ = ("ended", "nr_sessions", "nr_live", "nr_pages", "nr_missing")

@@ -61,9 +61,12 @@ def run(options: DropinOptions) -> int:
 def restores_of(checkpoint: Checkpoint, pace: Pace) -> Restores:
     """Return the restores, by CRIU, of *checkpoint*, which stays open as long, at *pace*."""
     sources = sources_of(checkpoint)
-    return Restores(
-        lambda connection, restore: DropinHandoff(connection, checkpoint, sources, restore), pace
-    )
+
+    def hand_off(connection: socket.socket, restores: Restores) -> DropinHandoff:
+        restore = restores.begin(fdpass.peer_uid(connection), pace=pace)
+        return DropinHandoff(connection, checkpoint, sources, restore)
+
+    return Restores(hand_off)
 
 
 def sources_of(checkpoint: Checkpoint) -> dict[int, FileSource]:
@@ -89,19 +92,19 @@ class DropinHandoff:
         self._connection = connection
         self._checkpoint = checkpoint
         self._sources = sources
-        self._restore = restore
+        self.restore = restore
         self._protocol: criu.Protocol | None = None
 
     async def receive(self) -> None:
         """Take over its processes, to the final word."""
         self._protocol = await criu.receive(
-            self._connection, self._checkpoint, self._sources, self._restore
+            self._connection, self._checkpoint, self._sources, self.restore
         )
 
     async def conclude(self) -> None:
         """Wait until they have ended, and look what was sent after the final word."""
         assert self._protocol is not None, "received"
-        await self._restore.wait_ended()
+        await self.restore.wait_ended()
         # Now, because the processes live on whatever it says, and want their pages.
         criu.check_end(self._connection, self._protocol)
 

@@ -5,56 +5,37 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 
+from lazypagesd.engine.pace import Pace
 from lazypagesd.engine.restore import Restore
+from lazypagesd.engine.state import memory_of
 from lazypagesd.errors import HandoffError, LazyPagesError
 from lazypagesd.handoff import native
 from lazypagesd.handoff.criu import receive_message
 from lazypagesd.handoff.native import Step
+from lazypagesd.images.pagemap import PageMap
 from lazypagesd.kernel import fdpass
 from lazypagesd.proto import handoff_pb2 as pb
+from lazypagesd.service.admission import Admission, Peer
 from lazypagesd.service.dropin import DropinHandoff, sources_of
-from lazypagesd.service.options import ServeLimits
+from lazypagesd.service.restores import Restores
 
 # How long a client may take to say what it wants.
 OPEN_TIMEOUT_S = 10.0
 
 
-@dataclass(slots=True)
-class Admission:
-    """Who may begin a restore: *uids*, as many at a time as *limits* say."""
-
-    limits: ServeLimits
-    uids: frozenset[int]
-    nr_restores: int = 0
-    connections: Counter[int] = field(default_factory=Counter)
-
-    def reasons_against(self, uid: int) -> list[str]:
-        """Return every reason why user *uid* may not begin another one."""
-        reasons = []
-        if uid not in self.uids:
-            reasons.append(f"user {uid}: only root and the daemon's own user may hand over")
-        if self.nr_restores >= self.limits.restores:
-            reasons.append(
-                f"{self.nr_restores} restores are being served: wait, or raise restores"
-            )
-        if self.connections[uid] >= self.limits.connections_per_user:
-            reasons.append(
-                f"user {uid} has {self.connections[uid]} connections:"
-                " close some, or raise connections_per_user"
-            )
-        return reasons
-
-
 class NativeHandoff:
-    """One client's connection, from open to its end."""
+    """One client's connection: from open to the end of its restore, or a visit to another's."""
 
-    def __init__(self, connection: socket.socket, restore: Restore, admission: Admission) -> None:
+    def __init__(
+        self, connection: socket.socket, restores: Restores, admission: Admission
+    ) -> None:
         """Take ownership of *connection*."""
+        self.restore: Restore | None = None
+        self._visited: Restore | None = None
         self._connection = connection
-        self._restore = restore
+        self._restores = restores
         self._admission = admission
         self._protocol = native.Protocol(
             native.Limits(admission.limits.sessions, admission.limits.regions)
@@ -64,13 +45,12 @@ class NativeHandoff:
         self._aborted = False
         self._stopped = False
         self._criu: DropinHandoff | None = None
-        self._uid = fdpass.peer_uid(connection)
-        self._refused = admission.reasons_against(self._uid)
-        admission.connections[self._uid] += 1
-        admission.nr_restores += 1
+        self._peer = Peer.of(connection)
+        self._memory = 0  # that it has been admitted
+        admission.connections[self._peer.uid] += 1
 
     async def receive(self) -> None:
-        """Carry out requests until the restore is released."""
+        """Carry out requests until the restore is released, or a visit has begun."""
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 message = await self._next()
@@ -81,16 +61,19 @@ class NativeHandoff:
                 raise HandoffError("hand-off: the client gave the restore up")
             if self._listener is not None:
                 await self._receive_criu(self._listener)
-            if self._restore.released:
+            if self._visited or (self.restore and self.restore.released):
                 return
             message = await self._next()
         raise HandoffError("hand-off: the client closed the connection before it had finished")
 
     async def conclude(self) -> None:
-        """Carry out requests until the client leaves, then wait for the end of the restore."""
+        """Carry out requests until the client leaves, then wait for the end of its restore."""
         while await self._carry_out(await self._next()):
             pass
-        await (self._criu.conclude() if self._criu else self._restore.wait_ended())
+        if self._criu is not None:
+            await self._criu.conclude()
+        elif self.restore is not None:
+            await self.restore.wait_ended()
 
     def stop(self) -> None:
         """Make the end of what was sent the end of file, here and where CRIU connects."""
@@ -103,14 +86,14 @@ class NativeHandoff:
     def hang_up(self) -> None:
         """Close the connection, and CRIU's."""
         self._connection.close()
-        self._admission.connections[self._uid] -= 1
+        self._admission.connections[self._peer.uid] -= 1
         if self._criu is not None:
             self._criu.hang_up()
 
     def close(self) -> None:
         """Close the files and images that came with it."""
         self._protocol.close()
-        self._admission.nr_restores -= 1
+        self._admission.memory[self._peer.uid] -= self._memory
 
     async def _next(self) -> fdpass.Message:
         return await receive_message(self._connection, native.PACKET_MAX + 1)
@@ -121,8 +104,6 @@ class NativeHandoff:
             if not message.data:
                 return False
             try:
-                if self._refused:
-                    raise native.Refused(self._refused)
                 # Not in this thread, because a client's file may take its time to be looked at.
                 step = await asyncio.to_thread(self._protocol.feed, message)
                 answer = await self._do(step)
@@ -135,18 +116,22 @@ class NativeHandoff:
         return True
 
     async def _do(self, step: native.Outcome) -> pb.Answer:
-        restore = self._restore
         match step:
-            case native.Opened(name):
-                restore.name += f" ({name})" if name else ""
-                return pb.Answer(restore=restore.name)
+            case native.Opened():
+                self.restore = self._open(step)
+                return pb.Answer(restore=self.restore.name, id=self.restore.number)
+            case native.Attached(number):
+                self._visited = self._reach(number)
+                return pb.Answer(restore=self._visited.name, id=number)
+        restore = self.restore or self._visited
+        assert restore is not None, "the protocol begins with one or the other"
+        match step:
             case native.Session():
-                name = f"{restore.name}/{len(restore.sessions)}"
-                restore.add(name, step.fd, step.page_map, step.sources, pidfd=step.pidfd)
+                self._add(restore, step)
             case native.Listener():
-                step.socket.setblocking(False)
-                fdpass.ask_for_sender(step.socket)
-                self._listener = step
+                self._listen(step)
+            case Pace():
+                restore.set_pace(step)
             case Step.FINISHED:
                 restore.release()
             case Step.ABORT:
@@ -158,12 +143,45 @@ class NativeHandoff:
                 return pb.Answer(state=state_of(restore))
         return pb.Answer()
 
+    def _open(self, step: native.Opened) -> Restore:
+        admission = self._admission
+        if reasons := admission.reasons_against(self._peer, self._restores.nr_restores):
+            raise native.Refused(reasons)
+        return self._restores.begin(self._peer.uid, step.name, step.pace)
+
+    def _reach(self, number: int) -> Restore:
+        restore = self._restores.find(number)
+        # Of another's restore one does not even hear that it is there.
+        if restore is None or not self._admission.may_reach(self._peer, restore.owner):
+            raise native.Refused([f"attach: no restore {number} is being served for you"])
+        return restore
+
+    def _add(self, restore: Restore, step: native.Session) -> None:
+        self._admit(step, [step.page_map])
+        name = f"{restore.name}/{len(restore.sessions)}"
+        restore.add(name, step.fd, step.page_map, step.sources, pidfd=step.pidfd)
+
+    def _listen(self, step: native.Listener) -> None:
+        self._admit(step, step.checkpoint.page_maps.values())
+        step.socket.setblocking(False)
+        fdpass.ask_for_sender(step.socket)
+        self._listener = step
+
+    def _admit(self, step: native.Session | native.Listener, page_maps: Iterable[PageMap]) -> None:
+        nr_bytes = sum(memory_of(each.nr_regions, each.nr_pages) for each in page_maps)
+        if reasons := self._admission.reasons_against_memory(self._peer.uid, nr_bytes):
+            step.close()
+            raise native.Refused(reasons)
+        self._admission.memory[self._peer.uid] += nr_bytes
+        self._memory += nr_bytes
+
     async def _receive_criu(self, listener: native.Listener) -> None:
         with listener.socket as sock:
             connection = await self._accept(sock)
             self._listener = None
         sources = await asyncio.to_thread(sources_of, listener.checkpoint)
-        self._criu = DropinHandoff(connection, listener.checkpoint, sources, self._restore)
+        assert self.restore is not None, "the protocol begins with it"
+        self._criu = DropinHandoff(connection, listener.checkpoint, sources, self.restore)
         if self._stopped:
             self._criu.stop()
         await self._criu.receive()

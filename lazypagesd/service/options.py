@@ -39,15 +39,27 @@ class DropinOptions:
 class ServeLimits:
     """The limits of ``lazypagesd serve``.
 
-    *sessions* and *regions* are those of one restore; *criu_wait_s* is how long a restore by CRIU
-    may take to connect.
+    *sessions* and *regions* are those of one restore; *memory_per_user* is in MiB; *criu_wait_s*
+    is how long a restore by CRIU may take to connect.
     """
 
-    restores: int = 64
-    connections_per_user: int = 64
+    restores: int = 1024
+    connections_per_user: int = 1024
+    memory_per_user: int = 1024
     sessions: int = 4096
     regions: int = 1 << 20
     criu_wait_s: int = 600
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """The configuration of ``lazypagesd serve``.
+
+    Members of *group*, by default the daemon's own, reach every restore.
+    """
+
+    group: str | None = None
+    limits: ServeLimits = ServeLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,4 +68,4 @@ class ServeOptions:
 
     runtime_dir: Path
     verbosity: int = WARNINGS
-    limits: ServeLimits = ServeLimits()
+    config: ServeConfig = ServeConfig()

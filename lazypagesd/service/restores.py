@@ -31,8 +31,13 @@ FAILED_GRACE_S = 10.0
 class Handoff(Protocol):
     """How one restore arrives on its connection, which it owns until hang_up()."""
 
+    @property
+    def restore(self) -> Restore | None:
+        """What it has begun, by Restores.begin(); a visitor begins none."""
+
     async def receive(self) -> None:
-        """Take over all that comes; return when the restore has been released."""
+        """Take over all that comes; return when the restore, if there is one, has been
+        released."""
 
     async def conclude(self) -> None:
         """Wait for the end of the restore, and do what its protocol has in store until then."""
@@ -52,23 +57,21 @@ class Restores:
 
     def __init__(
         self,
-        hand_off: Callable[[socket.socket, Restore], Handoff],
-        pace: Pace = EAGER,
+        hand_off: Callable[[socket.socket, Restores], Handoff],
         *,
         stays: bool = False,
     ) -> None:
-        """Prepare to serve, at *pace*, what *hand_off* makes of each connection, which it takes
-        over."""
+        """Prepare to serve what *hand_off* makes of each connection, which it takes over."""
         self._hand_off = hand_off
-        self._pace = pace
         self._stays = stays
         self._engine = Engine()
-        self._restores: list[Restore] = []
-        self._tasks: dict[asyncio.Task[None], Restore] = {}
+        # By their numbers: those that are served, and if nobody stays to ask, those that were.
+        self._restores: dict[int, Restore] = {}
         self._numbers = itertools.count(1)
+        self._tasks: set[asyncio.Task[None]] = set()
         # Those whose connection is open, and of them those whose hand-off is not over.
-        self._connected: dict[Restore, Handoff] = {}
-        self._handing_over: dict[Restore, Handoff] = {}
+        self._connected: set[Handoff] = set()
+        self._handing_over: set[Handoff] = set()
         self._handed_over = asyncio.Event()
         self._none_left = asyncio.Event()
         self._failed = False
@@ -91,8 +94,8 @@ class Restores:
         loop.set_exception_handler(log_unexpected)
         self._engine.start()
         async with asyncio.TaskGroup() as group:
-            begin = functools.partial(self._begin, group)
-            acceptor = Acceptor(listener, begin, shared=shared)
+            accept = functools.partial(self._accept, group)
+            acceptor = Acceptor(listener, accept, shared=shared)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._terminate, number, acceptor, group)
             acceptor.start()
@@ -102,69 +105,92 @@ class Restores:
         await self._engine.stop()
         return 1 if self._failed and not self._stays else 0
 
-    def _begin(self, group: asyncio.TaskGroup, connection: socket.socket) -> None:
+    def begin(self, owner: int, name: str = "", pace: Pace = EAGER) -> Restore:
+        """Return a new restore, of the user *owner*; people are told its number and its *name*."""
+        number = next(self._numbers)
+        label = f"restore {number} ({name})" if name else f"restore {number}"
+        restore = Restore(label, self._engine, SessionLog(), pace, number=number, owner=owner)
+        self._restores[number] = restore
+        log.info("%s: begun by user %d", label, owner)
+        return restore
+
+    def find(self, number: int) -> Restore | None:
+        """Return the restore of that number, if it is being served."""
+        return self._restores.get(number)
+
+    @property
+    def nr_restores(self) -> int:
+        """How many are being served."""
+        return len(self._restores)
+
+    def _accept(self, group: asyncio.TaskGroup, connection: socket.socket) -> None:
         connection.setblocking(False)
-        name = f"restore {next(self._numbers)}"
-        restore = Restore(name, self._engine, SessionLog(), self._pace)
-        handoff = self._hand_off(connection, restore)
-        self._restores.append(restore)
-        self._connected[restore] = self._handing_over[restore] = handoff
+        handoff = self._hand_off(connection, self)
+        self._connected.add(handoff)
+        self._handing_over.add(handoff)
         if self._stopping:
             handoff.stop()
-        task = group.create_task(self._serve_and_close(handoff, restore))
-        self._tasks[task] = restore
+        task = group.create_task(self._serve_and_close(handoff))
+        self._tasks.add(task)
         task.add_done_callback(self._task_done)
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
-        restore = self._tasks.pop(task)
-        if self._stays:
-            self._restores.remove(restore)
-            log_statistics(restore)
+        self._tasks.remove(task)
         self._check_none_left()
 
     def _check_none_left(self) -> None:
         if not self._tasks and (self._stopping or not self._stays):
             self._none_left.set()
 
-    async def _serve_and_close(self, handoff: Handoff, restore: Restore) -> None:
+    async def _serve_and_close(self, handoff: Handoff) -> None:
         with contextlib.closing(handoff):
-            await self._serve_one(handoff, restore)
+            await self._serve_one(handoff)
+        if handoff.restore is not None:
+            log.info("%s: ended", handoff.restore.name)
+            if self._stays:
+                del self._restores[handoff.restore.number]
+                log_statistics(handoff.restore)
 
-    async def _serve_one(self, handoff: Handoff, restore: Restore) -> None:
-        log.info("%s: connected", restore.name)
+    async def _serve_one(self, handoff: Handoff) -> None:
         try:
             try:
-                await self._hand_over(handoff, restore)
+                await self._hand_over(handoff)
                 await handoff.conclude()
             finally:
-                del self._connected[restore]
+                self._connected.remove(handoff)
                 handoff.hang_up()
         except (LazyPagesError, OSError) as error:
-            if self._stopping and not restore.released:
-                await self._end_unfinished(restore)
-            else:
-                log.error("%s: %s", restore.name, error)
-                await self._end_failed(restore)
+            await self._end_early(handoff.restore, error)
         except Exception:
             # Here, where it fails this restore alone: the others' processes would read zeros.
-            log.exception("%s: unexpected error, please report it", restore.name)
+            restore = handoff.restore
+            log.exception("%s: unexpected error, please report it", name_of(restore))
             await self._end_failed(restore)
-        log.info("%s: ended", restore.name)
 
-    async def _hand_over(self, handoff: Handoff, restore: Restore) -> None:
+    async def _hand_over(self, handoff: Handoff) -> None:
         try:
             await handoff.receive()
         finally:
-            del self._handing_over[restore]
+            self._handing_over.remove(handoff)
             if not self._handing_over:
                 self._handed_over.set()
 
-    async def _end_unfinished(self, restore: Restore) -> None:
-        log.warning("%s: ended before it was complete, and so it fails", restore.name)
-        await self._outlast(restore)
+    async def _end_early(self, restore: Restore | None, error: Exception) -> None:
+        if self._stopping and not (restore and restore.released):
+            await self._end_unfinished(restore)
+        else:
+            log.error("%s: %s", name_of(restore), error)
+            await self._end_failed(restore)
 
-    async def _end_failed(self, restore: Restore) -> None:
+    async def _end_unfinished(self, restore: Restore | None) -> None:
+        if restore is not None:
+            log.warning("%s: ended before it was complete, and so it fails", restore.name)
+            await self._outlast(restore)
+
+    async def _end_failed(self, restore: Restore | None) -> None:
         self._failed = True
+        if restore is None:
+            return
         if restore.released:
             # Its processes have gone on, and nobody is going to kill them.
             await restore.wait_ended()
@@ -191,7 +217,7 @@ class Restores:
         self._stopping = True
         # Not close(), here either: the final word may be there, unread, and its sender gone on.
         # Whoever has yet to send it cannot any more.
-        for handoff in self._connected.values():
+        for handoff in self._connected:
             handoff.stop()
         acceptor.close()
         self._check_none_left()
@@ -201,7 +227,7 @@ class Restores:
         while self._handing_over:
             self._handed_over.clear()
             await self._handed_over.wait()
-        served = [restore for restore in self._tasks.values() if restore.released and restore.live]
+        served = [r for r in self._restores.values() if r.released and r.live]
         if not served:
             if self._stays:
                 return
@@ -216,7 +242,7 @@ class Restores:
             restore.set_pace(EAGER)
 
     def _die(self, number: int) -> NoReturn:
-        for restore in self._tasks.values():
+        for restore in self._restores.values():
             for session in restore.live if restore.released else ():
                 log_lost(session, session.state.nr_missing)
         # As the signal would have, had it not been caught: that is what the exit status then says.
@@ -228,9 +254,14 @@ class Restores:
 
     def report(self, *, to_stdout: bool) -> None:
         """Log what was done, as tables, and print it if *to_stdout*."""
-        lines = [line for restore in self._restores for line in log_statistics(restore)]
+        lines = [line for restore in self._restores.values() for line in log_statistics(restore)]
         if to_stdout:
             write_stdout("".join(f"{line}\n" for line in lines))
+
+
+def name_of(restore: Restore | None) -> str:
+    """Say whom a line of the log is about."""
+    return restore.name if restore else "a connection"
 
 
 def log_statistics(restore: Restore) -> list[str]:

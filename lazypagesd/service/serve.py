@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import functools
+import grp
 import logging
 import os
 import socket
@@ -15,8 +16,9 @@ from pathlib import Path
 from lazypagesd.errors import ConfigError
 from lazypagesd.kernel import fdpass
 from lazypagesd.service import systemd
+from lazypagesd.service.admission import Admission
 from lazypagesd.service.dropin import raise_descriptor_limit, stop_interrupting
-from lazypagesd.service.native_handoff import Admission, NativeHandoff
+from lazypagesd.service.native_handoff import NativeHandoff
 from lazypagesd.service.options import ServeOptions
 from lazypagesd.service.restores import Restores
 
@@ -34,20 +36,22 @@ def run(options: ServeOptions) -> int:
     """
     stop_interrupting()
     raise_descriptor_limit()
-    admission = Admission(options.limits, frozenset({0, os.geteuid()}))
+    gid = group_of(options.config.group)
+    admission = Admission(options.config.limits, gid)
     restores = Restores(
-        lambda connection, restore: NativeHandoff(connection, restore, admission), stays=True
+        lambda connection, restores: NativeHandoff(connection, restores, admission), stays=True
     )
     passed = systemd.take_sockets(os.environ)
-    with taken_over(passed) if passed else listening(options.runtime_dir) as listener:
+    with taken_over(passed) if passed else listening(options.runtime_dir, gid) as listener:
         listener.setblocking(False)
         ready = functools.partial(systemd.notify, os.environ, "READY=1")
         return asyncio.run(restores.serve(listener, shared=bool(passed), ready=ready))
 
 
 @contextlib.contextmanager
-def listening(runtime_dir: Path) -> Iterator[socket.socket]:
-    """Listen at a socket in *runtime_dir*, made if need be; the socket is removed at the end."""
+def listening(runtime_dir: Path, gid: int) -> Iterator[socket.socket]:
+    """Listen at a socket in *runtime_dir*, made if need be, that the group *gid* may connect to;
+    the socket is removed at the end."""
     runtime_dir.mkdir(mode=0o755, exist_ok=True)
     path = runtime_dir / SOCKET_NAME
     remove_stale(path)
@@ -55,6 +59,7 @@ def listening(runtime_dir: Path) -> Iterator[socket.socket]:
         before = os.umask(SOCKET_UMASK)
         try:
             listener.bind(os.fspath(path))
+            os.chown(path, -1, gid)
         except OSError as error:
             raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         finally:
@@ -62,6 +67,14 @@ def listening(runtime_dir: Path) -> Iterator[socket.socket]:
         listener.listen(BACKLOG)
         yield listener
         path.unlink(missing_ok=True)
+
+
+def group_of(name: str | None) -> int:
+    """Return the group called *name*, or the daemon's own; ConfigError if there is none."""
+    try:
+        return os.getegid() if name is None else grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ConfigError(f"group: {name!r}: no such group: make it, or name another") from None
 
 
 def taken_over(passed: dict[int, str]) -> socket.socket:

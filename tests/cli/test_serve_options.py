@@ -1,4 +1,4 @@
-"""The command line and configuration file of ``lazypagesd serve``."""
+"""The command line of ``lazypagesd serve``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from lazypagesd.cli.main import main
-from lazypagesd.cli.serve_options import parse_limits, read_options
+from lazypagesd.cli.serve_options import read_options
 from lazypagesd.cli.usage import SERVE_USAGE
-from lazypagesd.errors import ConfigError
 from lazypagesd.service.logs import stop_log
 from lazypagesd.service.options import INFORMATION, ServeLimits
 
@@ -34,33 +33,6 @@ def test_runtime_directory(words: list[str], environment: dict[str, str], direct
 def test_verbosity() -> None:
     """Each v logs more."""
     assert read_options(["-v"], {}).verbosity == INFORMATION
-
-
-def test_limits_are_read(tmp_path: Path) -> None:
-    """What the file says counts, and the rest is as it was."""
-    path = tmp_path / "file"
-    path.write_text("[limits]\nrestores = 7\n")
-    limits = read_options(["--config", str(path)], {}).limits
-    assert limits == dataclasses.replace(ServeLimits(), restores=7)
-    assert parse_limits("", "file") == ServeLimits()
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[limits]\nrestores = = 1", r"file: .*\(at line 2, column 12\)"),
-        ("x = 1", r"file: x: no such table or key; the one there is: \[limits\]"),
-        ("limits = 1", "file: limits: is no table"),
-        ("[limits]\nrestore = 1", "file: limits.restore: no such key; there are restores, "),
-        ("[limits]\nrestores = 0", r"file: limits.restores: is no number from 1 on \(0\)"),
-        ("[limits]\nrestores = true", r"file: limits.restores: is no number from 1 on \(True\)"),
-        ("[limits]\nregions = 1e3", r"file: limits.regions: is no number from 1 on \(1000.0\)"),
-    ],
-)
-def test_wrong_configuration_is_refused(text: str, message: str) -> None:
-    """An error names the file and the key, or the line."""
-    with pytest.raises(ConfigError, match=f"^{message}"):
-        parse_limits(text, "file")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lazypagesd.engine.pace import EAGER
 from lazypagesd.handoff.native import (
     FDS_MAX,
     PACKET_MAX,
@@ -102,7 +103,7 @@ def uffd(userfaultfd: int) -> int:
 @pytest.mark.uffd
 def test_restore_is_handed_over(machine: Machine, uffd: int) -> None:
     """A session is there when its list of regions is complete, with its pidfd and files."""
-    assert machine.feed(opening(name="web")) == Opened("web")
+    assert machine.feed(opening(name="web")) == Opened("web", EAGER)
     pidfd = os.pidfd_open(os.getpid())
     request = session([REGION], pidfd=True, more=True)
     assert machine.feed_file(request, uffd, pidfd) is Step.MORE
@@ -137,8 +138,8 @@ def test_session_may_be_of_an_image(machine: Machine, uffd: int) -> None:
 @pytest.mark.parametrize(
     ("before", "request_", "reason"),
     [
-        ([], PROGRESS, "progress: begin with open, and open once"),
-        ([opening()], opening(), "open: begin with open, and open once"),
+        ([], PROGRESS, "progress: begin with open or attach, and do so once"),
+        ([opening()], opening(), "open: begin with open or attach, and do so once"),
         ([opening()], MORE, "add_regions: no session's list goes on"),
         ([opening()], RELEASE, "release: before finished"),
         ([opening()], SERVE_CRIU, "serve_criu: open with images"),

@@ -203,7 +203,8 @@ def test_client_that_leaves_before_it_has_finished(stage: Stage, nr_requests: in
         request()
     client.close()
     server.wait_for_log("hand-off: the client closed the connection before it had finished")
-    server.wait_for_log("restore 1: ended")
+    if nr_requests:
+        server.wait_for_log("restore 1: ended")
     server.wait_for_fds(before)
     assert ("141 pages are lost" in server.log) == (nr_requests == 4)
     assert server.process.poll() is None
@@ -311,53 +312,6 @@ def test_signal_ends_clients_that_linger(stage: Stage) -> None:
     client.do(RELEASE)
     server.terminate()
     assert server.wait() == 0
-
-
-def test_limits_are_those_of_the_configuration(stage: Stage) -> None:
-    """What is beyond a limit is refused, and says which."""
-    config = stage.directory / "lazypagesd.toml"
-    config.write_text("[limits]\nrestores = 1\nsessions = 1\nregions = 3\n")
-    server, restored = stage.server("--config", str(config), times=NO_GRACE), stage.restored()
-    client = handed_over(server, restored)
-    further = server.client()
-    assert further.refused(opening()) == ["1 restores are being served: wait, or raise restores"]
-    reasons = client.refused(session([pb.Region(start=BASE, nr_pages=1)]), restored.fd)
-    assert reasons == [
-        "a restore has at most 1 sessions here",
-        "a restore has at most 3 regions here",
-    ]
-
-
-def test_connections_of_a_user_are_limited(stage: Stage) -> None:
-    """A user may have so many connections, and again when one of them has ended."""
-    config = stage.directory / "lazypagesd.toml"
-    config.write_text("[limits]\nconnections_per_user = 1\n")
-    server = stage.server("--config", str(config))
-    before = server.fds()
-    first = server.client()
-    first.do(opening())
-    [reason] = server.client().refused(opening())
-    assert reason.endswith("has 1 connections: close some, or raise connections_per_user")
-    first.close()
-    server.wait_for_fds(before)
-    server.client().do(opening())
-
-
-@pytest.mark.root
-def test_other_users_are_refused(stage: Stage) -> None:
-    """Neither the socket's mode nor systemd decides who is served."""
-    server = stage.server()
-    server.path.chmod(0o666)
-    for directory in (stage.directory, *stage.directory.parents[:2]):
-        directory.chmod(0o755)
-    os.seteuid(65534)
-    try:
-        client = server.client()
-    finally:
-        os.seteuid(0)
-    assert client.refused(opening()) == [
-        "user 65534: only root and the daemon's own user may hand over"
-    ]
 
 
 def test_second_daemon_leaves_the_first_alone(stage: Stage) -> None:

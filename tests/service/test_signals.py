@@ -133,7 +133,7 @@ def test_signal_before_the_first_record_ends_both(stage: Stage) -> None:
     """A restore that has but connected counts no more than none."""
     daemon = stage.daemon("-v")
     restorer = stage.restorer("connect")
-    daemon.wait_for_log("connected")
+    daemon.wait_for_log("begun by user")
     daemon.send(signal.SIGTERM)
     restorer.do("end")
     assert daemon.wait() == -signal.SIGTERM

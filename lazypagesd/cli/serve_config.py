@@ -1,0 +1,70 @@
+"""The configuration file of ``lazypagesd serve``: TOML, of which every key has a default."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from lazypagesd.errors import ConfigError
+from lazypagesd.service.options import ServeConfig, ServeLimits
+
+DEFAULT_PATH = Path("/etc/lazypagesd.toml")
+NUMBER_MAX = 2**31 - 1
+LIMITS = [field.name for field in dataclasses.fields(ServeLimits)]
+
+
+def read_config(path: Path | None) -> ServeConfig:
+    """Return what the file *path* says; without one, what the default file says, if it is
+    there."""
+    name = str(path or DEFAULT_PATH)
+    try:
+        text = (path or DEFAULT_PATH).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if path is None:
+            return ServeConfig()
+        raise
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name}: is no text ({error.reason})") from None
+    return Reader(name, text).read()
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A configuration's *text*, and its *name* for messages."""
+
+    name: str
+    text: str
+
+    def read(self) -> ServeConfig:
+        """Return what it says, or raise ConfigError."""
+        try:
+            top = tomllib.loads(self.text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{self.name}: {error}") from None  # which names the line
+        for key in top.keys() - {"group", "limits"}:
+            raise self._error(key, f"{key}: no such key or table; there are group and [limits]")
+        group = top.get("group")
+        if not isinstance(group, str | None):
+            raise self._error("group", f"group: is no text ({group!r})")
+        return ServeConfig(group, self._limits(top.get("limits", {})))
+
+    def _limits(self, table: object) -> ServeLimits:
+        if not isinstance(table, dict):
+            raise self._error("limits", "limits: is no table: write [limits]")
+        for key, value in table.items():
+            if key not in LIMITS:
+                known = ", ".join(LIMITS)
+                raise self._error(key, f"limits.{key}: no such key; there are {known}")
+            if type(value) is not int or not 0 < value <= NUMBER_MAX:
+                raise self._error(key, f"limits.{key}: is no number from 1 on ({value!r})")
+        return ServeLimits(**table)
+
+    def _error(self, key: str, message: str) -> ConfigError:
+        # The parser does not say where a key was; it is in one place, or the parser complains.
+        for number, line in enumerate(self.text.splitlines(), 1):
+            if re.match(rf"""\s*(limits\.|\[+\s*)?["']?{re.escape(key)}\b""", line):
+                return ConfigError(f"{self.name}: line {number}: {message}")
+        return ConfigError(f"{self.name}: {message}")

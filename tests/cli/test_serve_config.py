@@ -1,0 +1,54 @@
+"""The configuration file of ``lazypagesd serve``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from lazypagesd.cli.serve_config import Reader, read_config
+from lazypagesd.cli.serve_options import read_options
+from lazypagesd.errors import ConfigError
+from lazypagesd.service.options import ServeConfig, ServeLimits
+
+
+def test_configuration_is_read(tmp_path: Path) -> None:
+    """What the file says counts, and the rest is as it was."""
+    path = tmp_path / "file"
+    path.write_text('group = "disk"\n[limits]\nrestores = 7\n')
+    config = read_options(["--config", str(path)], {}).config
+    assert config == ServeConfig("disk", dataclasses.replace(ServeLimits(), restores=7))
+    assert Reader("file", "").read() == ServeConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[limits]\nrestores = = 1", r"file: .*\(at line 2, column 12\)"),
+        ("\nx = 1", r"file: line 2: x: no such key or table; there are group and \[limits\]"),
+        ("[x]\n", r"file: line 1: x: no such key or table"),
+        ("limits = 1", "file: line 1: limits: is no table"),
+        ("group = 1", r"file: line 1: group: is no text \(1\)"),
+        ("[limits]\nrestore = 1", "file: line 2: limits.restore: no such key; there are restores"),
+        (
+            "[limits]\n restores = 0",
+            r"file: line 2: limits.restores: is no number from 1 on \(0\)",
+        ),
+        ("limits.restores = true", r"file: line 1: limits.restores: is no number .*\(True\)"),
+        ('limits = {"regions" = 1.0}', r"file: limits.regions: is no number from 1 on \(1.0\)"),
+    ],
+)
+def test_wrong_configuration_is_refused(text: str, message: str) -> None:
+    """An error names the file, the key and the line where it stands at the head of one."""
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        Reader("file", text).read()
+
+
+def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """It is named."""
+    path = tmp_path / "file"
+    path.write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="is no text") as caught:
+        read_config(path)
+    assert str(path) in str(caught.value)
