@@ -271,6 +271,13 @@ static struct lpd_message v2_decode(const uint8_t *raw)
 	return ret;
 }
 
+static void v2_disown(uint8_t *raw)
+{
+	struct lpd_v2_message *msg = (struct lpd_v2_message *)raw;
+
+	__atomic_store_n(&msg->arg, UINT64_MAX, __ATOMIC_RELEASE);
+}
+
 #define CHANNEL_CALLS                                                          \
 	.in_order = true, .copy = channel_copy, .zeropage = channel_zeropage,  \
 	.wake = channel_wake, .probe = channel_probe,                          \
@@ -287,5 +294,6 @@ const struct lpd_protocol lpd_channel_v2 = {
 	.message_size = sizeof(struct lpd_v2_message),
 	.read = v2_read,
 	.decode = v2_decode,
+	.disown = v2_disown,
 	CHANNEL_CALLS,
 };

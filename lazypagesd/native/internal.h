@@ -66,6 +66,21 @@ void lpd_state_set_commit(struct lpd_state *state, struct lpd_commit commit);
 uint64_t lpd_bits_set(struct lpd_state *state, uint64_t first, uint64_t n);
 
 /* ------------------------------------------------------------------------
+ * What is left behind in the state for whoever takes it over: takeover.c
+ */
+
+/* The round's events are in order, and may take effect from now on. */
+void lpd_state_keep_arrangement(struct lpd_state *state,
+				unsigned int nr_events);
+
+/* The round is done with: no message is left, nor any arrangement. */
+void lpd_state_clear_messages(struct lpd_state *state, unsigned int nr_messages,
+			      size_t message_size);
+
+/* Begin with the round that was left behind, if there is any. */
+void lpd_session_find_messages(struct lpd_session *session);
+
+/* ------------------------------------------------------------------------
  * Protocols: the seam at which a new kind of descriptor is added.
  */
 
@@ -108,6 +123,8 @@ struct lpd_protocol {
 	 */
 	int (*read)(int fd, uint8_t *buffer, unsigned int max_messages);
 	struct lpd_message (*decode)(const uint8_t *raw);
+	/* Make a FORK one without a child; a single store. */
+	void (*disown)(uint8_t *raw);
 	/*
 	 * As lpd_uffd_copy(), lpd_uffd_zeropage() and so on in native.h.
 	 */

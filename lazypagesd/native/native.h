@@ -36,7 +36,7 @@
 
 enum {
 	LPD_PAGE_SIZE = 4096,
-	LPD_STATE_VERSION = 1,
+	LPD_STATE_VERSION = 2,
 	LPD_MAX_MESSAGES = 512, /* of one round */
 	LPD_MAX_MESSAGE_SIZE = 32,
 	LPD_NR_LATENCY_BUCKETS = 40,
@@ -109,7 +109,9 @@ struct lpd_counters {
  * messages is what read(2) writes into.  Slots that hold no message are zero
  * before the read, so that a message is there as soon as the kernel has
  * handed it out, counted or not.  order begins with those that have taken
- * effect, as many as commit says; what follows is worked out from messages.
+ * effect, as many as commit says.  arranged is the order in which the events
+ * of the round were put before the first of them took effect; without one,
+ * nr_arranged is 0.
  */
 struct lpd_state {
 	/* Written once, by lpd_state_init(), and covered by checksum. */
@@ -132,6 +134,9 @@ struct lpd_state {
 	uint64_t pace; /* the control plane's own: what drain_rate is to be */
 	struct lpd_counters counters;
 	uint16_t order[LPD_MAX_MESSAGES];
+	uint16_t arranged[LPD_MAX_MESSAGES];
+	uint32_t nr_arranged;
+	uint32_t reserved_too;
 	uint8_t messages[LPD_MAX_MESSAGES * LPD_MAX_MESSAGE_SIZE];
 };
 
@@ -182,6 +187,26 @@ void lpd_state_set_drain_rate(struct lpd_state *state, uint64_t rate);
  * is not there.  That no two regions share a bit is not checked.
  */
 int lpd_state_check(const struct lpd_state *state, uint64_t size);
+
+/*
+ * Make a state that passed the check one that a session can begin with,
+ * wherever whoever served it has died.  After LPD_REQUEST_ATTACH ask for
+ * LPD_REQUEST_RETRY, so that faults that had been read are read anew.
+ */
+void lpd_state_take_over(struct lpd_state *state);
+
+/*
+ * The descriptors of children that have been told of, and not yet disowned;
+ * at most LPD_MAX_MESSAGES.  Returns how many.
+ */
+unsigned int lpd_state_forks(const struct lpd_state *state, int32_t *ret_fds);
+
+/*
+ * The child behind this descriptor has a session of its own, or never will:
+ * whoever takes the state over is not to look for it.  While the worker is
+ * paused by its FORK, or none serves the state.
+ */
+void lpd_state_disown(struct lpd_state *state, int child_fd);
 
 /* The regions in force; a pointer into state. */
 const struct lpd_region *lpd_state_regions(const struct lpd_state *state,

@@ -62,10 +62,18 @@ static struct lpd_message uffd_msg_decode(const uint8_t *raw)
 	return ret;
 }
 
+static void uffd_msg_disown(uint8_t *raw)
+{
+	struct uffd_msg *msg = (struct uffd_msg *)raw;
+
+	__atomic_store_n(&msg->arg.fork.ufd, UINT32_MAX, __ATOMIC_RELEASE);
+}
+
 static const struct lpd_protocol uffd_msg_protocol = {
 	.message_size = sizeof(struct uffd_msg),
 	.read = uffd_msg_read,
 	.decode = uffd_msg_decode,
+	.disown = uffd_msg_disown,
 	.copy = lpd_uffd_copy,
 	.zeropage = lpd_uffd_zeropage,
 	.wake = lpd_uffd_wake,

@@ -96,13 +96,12 @@ static void list_events(struct lpd_session *session)
 /* Ready for the next round: no message, and none of them counted. */
 static void drop_messages(struct lpd_session *session)
 {
-	memset(message_at(session, 0), 0,
-	       (size_t)session->nr_messages * session->protocol->message_size);
+	lpd_state_clear_messages(session->state, session->nr_messages,
+				 session->protocol->message_size);
 	session->nr_messages = 0;
 	session->nr_listed = 0;
 	session->nr_events = 0;
 	session->wants_quiet = 0;
-	set_cursor(session->state, 0);
 }
 
 static void begin_fork(struct lpd_session *session, int child_fd)
@@ -126,7 +125,11 @@ static void apply_event(struct lpd_session *session,
 	case LPD_MESSAGE_PART:
 		return;
 	case LPD_MESSAGE_FORK:
-		begin_fork(session, message->child_fd);
+		/* Disowned by whoever served it before. */
+		if (message->child_fd < 0)
+			set_cursor(state, cursor);
+		else
+			begin_fork(session, message->child_fd);
 		return;
 	case LPD_MESSAGE_REMAP:
 		dropped = lpd_state_remap(state, message->remap.from,
@@ -323,14 +326,17 @@ static enum lpd_outcome gather(struct lpd_session *session)
 		session->nr_events = 0;
 		return LPD_AGAIN;
 	}
+	if (session->nr_events)
+		lpd_state_keep_arrangement(session->state, session->nr_events);
 	return LPD_FILLED;
 }
 
 enum lpd_outcome lpd_session_serve(struct lpd_worker *worker,
 				   struct lpd_session *session)
 {
-	/* Some events may have taken effect before a FORK made us pause. */
-	bool resumed = lpd_state_commit(session->state).cursor > 0;
+	/* Events may have taken effect before a FORK, or an end, made us pause.
+	 */
+	bool resumed = session->state->nr_arranged > 0;
 	enum lpd_outcome outcome = resumed ? LPD_FILLED : gather(session);
 
 	session->must_read = outcome == LPD_AGAIN || resumed ||

@@ -211,10 +211,14 @@ static bool variable_valid(const struct lpd_state *state)
 
 	if (commit.nr_regions > state->nr_pages ||
 	    commit.cursor > LPD_MAX_MESSAGES ||
+	    state->nr_arranged > LPD_MAX_MESSAGES ||
 	    state->nr_missing > state->nr_pages)
 		return false;
 	for (unsigned int i = 0; i < commit.cursor; i++)
 		if (state->order[i] >= LPD_MAX_MESSAGES)
+			return false;
+	for (unsigned int i = 0; i < state->nr_arranged; i++)
+		if (state->arranged[i] >= LPD_MAX_MESSAGES)
 			return false;
 	return regions_valid(regions, commit.nr_regions, state->nr_pages,
 			     state->nr_sources);

@@ -167,6 +167,7 @@ static void serve(struct lpd_worker *worker, struct lpd_session *session)
 static void attach(struct lpd_worker *worker, struct lpd_session *session)
 {
 	session->protocol = lpd_protocol_get(session->state->protocol);
+	lpd_session_find_messages(session);
 	watch(worker, session, EPOLL_CTL_ADD, EPOLLIN);
 	serve(worker, session);
 }

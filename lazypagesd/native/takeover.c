@@ -1,0 +1,158 @@
+/*
+ * takeover.c: a state that another daemon has left behind, wherever it died.
+ *
+ * Some facts: who is killed stops between two instructions, and all stores
+ * before that have happened.  So it is the order of our own stores, as the
+ * compiler leaves it, that decides what is found here.  What is found is one
+ * of these:
+ *
+ * - Messages, and no arrangement (nr_arranged is 0): read, perhaps looked at,
+ *   and nothing has become of them.  The round begins anew, with further
+ *   messages if there are any.
+ * - An arrangement, of whose events as many as commit says have taken effect:
+ *   they are the first in order; the others are still to do, and may have been
+ *   under way.  Each but a REMAP only sets bits, which it may do twice; a
+ *   REMAP has happened once commit says so.
+ * - All of that, and the last messages are cleared already: all events have
+ *   taken effect, and all faults have been answered.
+ *
+ * What lies in no memfd is lost: faults that were to be tried again, which a
+ * WAKE brings back, and what is merely clever.
+ */
+#include <string.h>
+
+#include "internal.h"
+
+static bool is_clear(const uint8_t *raw, size_t size)
+{
+	for (size_t i = 0; i < size; i++)
+		if (raw[i])
+			return false;
+	return true;
+}
+
+static unsigned int count_messages(const struct lpd_state *state, size_t size)
+{
+	unsigned int n = 0;
+
+	while (n < LPD_MAX_MESSAGES &&
+	       !is_clear(state->messages + n * size, size))
+		n++;
+	return n;
+}
+
+/* Those that have taken effect, then the others as they were arranged. */
+static unsigned int mend_order(struct lpd_state *state, unsigned int cursor)
+{
+	bool listed[LPD_MAX_MESSAGES] = {false};
+	unsigned int n = cursor;
+
+	for (unsigned int i = 0; i < cursor; i++)
+		listed[state->order[i]] = true;
+	for (unsigned int i = 0; i < state->nr_arranged; i++) {
+		uint16_t event = state->arranged[i];
+
+		if (listed[event])
+			continue;
+		listed[event] = true;
+		state->order[n++] = event;
+	}
+	return n;
+}
+
+static uint64_t count_missing(const struct lpd_state *state)
+{
+	uint64_t n = 0;
+
+	for (uint64_t bit = 0; bit < state->nr_pages; bit++)
+		n += !lpd_state_test(state, bit);
+	return n;
+}
+
+void lpd_state_take_over(struct lpd_state *state)
+{
+	struct lpd_commit commit = lpd_state_commit(state);
+
+	state->nr_missing = count_missing(state);
+	if (state->nr_arranged) {
+		state->nr_arranged = mend_order(state, commit.cursor);
+		return;
+	}
+	commit.cursor = 0;
+	lpd_state_set_commit(state, commit);
+}
+
+void lpd_session_find_messages(struct lpd_session *session)
+{
+	struct lpd_state *state = session->state;
+
+	session->nr_messages =
+		count_messages(state, session->protocol->message_size);
+	session->nr_events = state->nr_arranged;
+	session->nr_listed = state->nr_arranged ? session->nr_messages : 0;
+	session->read_ns = lpd_now_ns();
+}
+
+void lpd_state_keep_arrangement(struct lpd_state *state, unsigned int nr_events)
+{
+	memcpy(state->arranged, state->order,
+	       nr_events * sizeof(state->order[0]));
+	/* Seen by who takes over only with what it counts. */
+	__atomic_store_n(&state->nr_arranged, nr_events, __ATOMIC_RELEASE);
+}
+
+void lpd_state_clear_messages(struct lpd_state *state, unsigned int nr_messages,
+			      size_t message_size)
+{
+	/* From the last one, so that what is left can still be counted. */
+	for (unsigned int i = nr_messages; i-- > 0;) {
+		memset(state->messages + i * message_size, 0, message_size);
+		__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	}
+	/* With no message left, a cursor without arrangement means nothing. */
+	__atomic_store_n(&state->nr_arranged, 0, __ATOMIC_RELEASE);
+
+	struct lpd_commit commit = lpd_state_commit(state);
+	commit.cursor = 0;
+	lpd_state_set_commit(state, commit);
+}
+
+/* ---- forks ---- */
+
+/* The messages that tell of a child, from *i on; NULL behind the last. */
+static uint8_t *next_fork(const struct lpd_state *state, unsigned int *i,
+			  struct lpd_message *ret_message)
+{
+	const struct lpd_protocol *protocol = lpd_protocol_get(state->protocol);
+	size_t size = protocol->message_size;
+
+	for (unsigned int n = count_messages(state, size); *i < n; ++*i) {
+		uint8_t *raw = (uint8_t *)state->messages + *i * size;
+
+		*ret_message = protocol->decode(raw);
+		if (ret_message->kind == LPD_MESSAGE_FORK &&
+		    ret_message->child_fd >= 0)
+			return raw;
+	}
+	return NULL;
+}
+
+unsigned int lpd_state_forks(const struct lpd_state *state, int32_t *ret_fds)
+{
+	struct lpd_message message;
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; next_fork(state, &i, &message); i++)
+		ret_fds[n++] = message.child_fd;
+	return n;
+}
+
+void lpd_state_disown(struct lpd_state *state, int child_fd)
+{
+	struct lpd_message message;
+	uint8_t *raw;
+
+	for (unsigned int i = 0; (raw = next_fork(state, &i, &message)); i++)
+		if (message.child_fd == child_fd)
+			lpd_protocol_get(state->protocol)->disown(raw);
+}
