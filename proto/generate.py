@@ -12,7 +12,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = {"images": "lazypagesd/images/pb", "handoff": "lazypagesd/proto"}
+PACKAGES = {
+    "images": "lazypagesd/images/pb",
+    "handoff": "lazypagesd/proto",
+    "state": "lazypagesd/engine/pb",
+}
 
 # protoc leaves a Mapping without parameters in its stubs.
 STUB_HEAD = '# mypy: disable-error-code="type-arg"\n'

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 
+from lazypagesd.engine.custody import Custody, NoCustody
 from lazypagesd.engine.pace import Backoff
 from lazypagesd.engine.session import End, Session
 from lazypagesd.engine.worker import Worker
@@ -29,12 +30,19 @@ class Engine:
     Belongs to the running asyncio loop, from start() to stop().
     """
 
-    def __init__(self, nr_workers: int | None = None, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self,
+        nr_workers: int | None = None,
+        backoff: Backoff | None = None,
+        custody: Custody | None = None,
+    ) -> None:
         """Prepare *nr_workers* workers; by default as many as the process may use processors.
 
-        *backoff* says how far paced sessions are slowed down.
+        *backoff* says how far paced sessions are slowed down, *custody* is where their
+        descriptors outlive the process.
         """
         self.backoff = backoff or Backoff()
+        self.custody = custody or NoCustody()
         self.workers = [Worker(i) for i in range(nr_workers or len(os.sched_getaffinity(0)))]
         self.sessions: set[Session] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -117,10 +125,12 @@ class Engine:
     def _forget_pidfd(self, session: Session) -> None:
         if session.pidfd is not None:
             asyncio.get_running_loop().remove_reader(session.pidfd)
+            self.custody.drop([session.pidfd])
             session.close_pidfd()
 
     def _close(self, session: Session) -> None:
         self._forget_pidfd(session)
+        self.custody.drop([session.fd, session.state.fd])
         session.close()
         self.sessions.discard(session)
         self._closed.set()

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from lazypagesd.engine.engine import Engine
 from lazypagesd.engine.pace import EAGER, Pace
+from lazypagesd.engine.pb import record_pb2
+from lazypagesd.engine.restore_record import RestoreRecord
 from lazypagesd.engine.session import End, Session, Trouble
 from lazypagesd.engine.state import State
 from lazypagesd.errors import LazyPagesError
 from lazypagesd.images.pagemap import PageMap
+from lazypagesd.kernel import fdpass
 from lazypagesd.native import lib
-from lazypagesd.sources.file import FileSource
+from lazypagesd.sources.file import FileSource, Kind
 
 # How long a fork waits when its child cannot be given a session, before that is tried again.
 FORK_RETRY_S = 1.0
@@ -29,7 +33,7 @@ class Observer(Protocol):
     def session_in_trouble(self, session: Session, trouble: Trouble) -> None:
         """Say that a page cannot be filled, and that whoever touches it waits."""
 
-    def fork_delayed(self, session: Session, error: OSError) -> None:
+    def fork_delayed(self, session: Session, error: Exception) -> None:
         """Say that a child cannot be served yet, so that parent and child wait."""
 
 
@@ -53,11 +57,13 @@ class Restore:
         self.name = name
         self.number = number
         self.owner = owner
+        self.record: RestoreRecord | None = None  # for the daemon that comes next
         self.pace = pace
         self.sessions: list[Session] = []
         self.released = False
         self._complete = False
         self._abandoned = False
+        self._kept: set[int] = set()  # files, in custody
         self._engine = engine
         self._observer = observer
         self._ended = asyncio.Event()
@@ -71,13 +77,18 @@ class Restore:
         *,
         pidfd: int | None,
         protocol: int = lib.LPD_PROTOCOL_UFFD_MSG,
+        image_pid: int | None = None,
     ) -> Session:
         """Serve a descriptor from now on, faults only.  Takes ownership of *fd* and *pidfd*.
 
-        *protocol* says what the descriptor is: LPD_PROTOCOL_..., and stays so for every child.
-        Raises SessionError if it is being served already.
+        *protocol* says what the descriptor is: LPD_PROTOCOL_..., and stays so for every child;
+        *image_pid* which process of CRIU's images it is.  When this returns the session outlives
+        the daemon, if anything does.  Raises SessionError if it is being served already, or
+        cannot be kept.
         """
-        try:
+        record = self._record(name, fd, sources, pidfd=pidfd, image_pid=image_pid)
+        with contextlib.ExitStack() as undo:
+            undo.callback(fdpass.close_all, fds_of(record))
             self._engine.check_new(name, fd)
             state = State.create(
                 name,
@@ -86,18 +97,41 @@ class Restore:
                 page_map.nr_pages,
                 len(sources),
                 protocol=protocol,
+                record_size=record.ByteSize(),
             )
-        except (LazyPagesError, OSError):
-            os.close(fd)
-            if pidfd is not None:
-                os.close(pidfd)
-            raise
-        state.set_pace(self.pace, self._engine.backoff.slowdown)
+            undo.callback(state.close)
+            state.set_pace(self.pace, self._engine.backoff.slowdown)
+            self._keep(state, record)
+            undo.pop_all()
         return self._attach(Session(name, fd, state, sources, pidfd=pidfd))
+
+    def take_over(self, state: State, record: record_pb2.Session) -> Session:
+        """Go on with a session that another daemon has left.  Takes ownership of *state*, and of
+        what *record* names."""
+        sources = [FileSource(s.name, s.fd, s.size, Kind(s.kind)) for s in record.sources]
+        pidfd = record.pidfd if record.HasField("pidfd") else None
+        session = Session(record.name, record.fd, state, sources, pidfd=pidfd)
+        session.nr_children = session.counters.events_fork
+        self._kept.update(source.fd for source in sources)
+        self._attach(session)
+        # What was read, and not answered, is to be faulted anew.
+        session.retry()
+        return session
+
+    def let_go(self) -> None:
+        """Leave nothing of it to the next daemon: it has ended."""
+        self._engine.custody.drop(self._kept)
+        self._kept.clear()
+        if self.record is not None:
+            self.record.close()
+            self.record = None
 
     def release(self) -> None:
         """Fill what is missing from now on, at its pace: the restore tool has finished."""
         self.released = self._complete = True
+        if self.record is not None:
+            self.record.message.released = True
+            self.record.save()
         for session in self.live:
             session.drain()
         self._check_ended()
@@ -105,6 +139,9 @@ class Restore:
     def set_pace(self, pace: Pace) -> None:
         """Fill what nobody waits for at another pace, at once; children inherit it."""
         self.pace = pace
+        if self.record is not None:
+            self.record.message.pace = pace.rate
+            self.record.save()
         for session in self.live:
             session.set_pace(pace, self._engine.backoff.slowdown)
 
@@ -144,23 +181,63 @@ class Restore:
 
     def _forked(self, parent: Session, child_fd: int) -> None:
         if self._abandoned or parent.end is End.ABANDONED:  # and so are those that it forks
+            parent.state.disown(child_fd)
             os.close(child_fd)
-            parent.request(lib.LPD_REQUEST_RESUME)
-            return
-        name = f"{parent.name}.{parent.nr_children + 1}"
-        try:
-            state = parent.state.fork(name, child_fd)
-        except OSError as error:
+        elif not self._adopt(parent, child_fd):
             # Neither may go on without it: the child would read zeros.
-            self._observer.fork_delayed(parent, error)
             again: Callable[[Session, int], None] = self._forked
             asyncio.get_running_loop().call_later(FORK_RETRY_S, again, parent, child_fd)
             return
-        parent.nr_children += 1
+        parent.request(lib.LPD_REQUEST_RESUME)
+
+    # False if the child cannot be served yet.
+    def _adopt(self, parent: Session, child_fd: int) -> bool:
+        name = f"{parent.name}.{parent.nr_children + 1}"
         # The kernel gave the child's descriptor the parent's flags, but O_CLOEXEC.
         os.set_inheritable(child_fd, False)
+        record = self._record(name, child_fd, parent.sources)
+        with contextlib.ExitStack() as undo:
+            try:
+                state = parent.state.fork(name, child_fd, record_size=record.ByteSize())
+                undo.callback(state.close)
+                self._keep(state, record)
+            except (LazyPagesError, OSError) as error:
+                self._observer.fork_delayed(parent, error)
+                return False
+            undo.pop_all()
+        parent.nr_children += 1
+        # From here on the child is found by its state, and no more by the message.
+        parent.state.disown(child_fd)
         self._attach(Session(name, child_fd, state, parent.sources))
-        parent.request(lib.LPD_REQUEST_RESUME)
+        return True
+
+    # ---- what a next daemon will know ----
+
+    def _record(
+        self,
+        name: str,
+        fd: int,
+        sources: Sequence[FileSource],
+        *,
+        pidfd: int | None = None,
+        image_pid: int | None = None,
+    ) -> record_pb2.Session:
+        return record_pb2.Session(
+            restore=self.number,
+            name=name,
+            fd=fd,
+            pidfd=pidfd,
+            sources=[
+                record_pb2.Source(fd=s.fd, kind=s.kind, size=s.size, name=s.name) for s in sources
+            ],
+            image_pid=image_pid,
+        )
+
+    def _keep(self, state: State, record: record_pb2.Session) -> None:
+        state.record.write(record.SerializeToString())
+        files = {source.fd for source in record.sources}
+        self._engine.custody.keep([*fds_of(record), state.fd, *(files - self._kept)])
+        self._kept |= files
 
     def _session_ended(self, session: Session) -> None:
         self._observer.session_ended(session)
@@ -169,3 +246,8 @@ class Restore:
     def _check_ended(self) -> None:
         if self._complete and not self.live:
             self._ended.set()
+
+
+def fds_of(record: record_pb2.Session) -> list[int]:
+    """Return the descriptors that a session owns, but its state's."""
+    return [record.fd, *([record.pidfd] if record.HasField("pidfd") else [])]

@@ -139,6 +139,8 @@ class Session:
     def close_pidfd(self) -> None:
         """Close the pidfd, if there still is one."""
         if self.pidfd is not None:
+            # Its number may soon be another's.
+            self.state.forget_pidfd()
             os.close(self.pidfd)
             self.pidfd = None
 

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from lazypagesd.engine.pace import Pace
+from lazypagesd.engine.pb import record_pb2
+from lazypagesd.engine.record import Record, size_for
 from lazypagesd.errors import SessionError
 from lazypagesd.native import ffi, lib
 
 if TYPE_CHECKING:
     from lazypagesd.native._native import CData
+
+
+MEMFD_NAME = "lazypagesd-session"
+MEMFD_NAME_MAX = 249  # of bytes: see memfd_create(2)
+SIZE_OFFSET = int(ffi.offsetof("struct lpd_state", "size"))
 
 
 def memory_of(nr_regions: int, nr_pages: int) -> int:
@@ -20,13 +28,28 @@ def memory_of(nr_regions: int, nr_pages: int) -> int:
     return fixed + nr_regions * int(ffi.sizeof("struct lpd_region")) + nr_pages // 8
 
 
+def left_size(fd: int) -> int:
+    """Return the size that the head of a state in *fd* claims; SessionError if that cannot be."""
+    claimed = int.from_bytes(os.pread(fd, 8, SIZE_OFFSET), sys.byteorder)
+    if not ffi.sizeof("struct lpd_state") <= claimed <= os.fstat(fd).st_size:
+        raise SessionError(f"its state is broken (of {claimed} bytes)")
+    return claimed
+
+
 class State:
-    """A mapped state memfd.  Owns the descriptor and the mapping; close() gives up both."""
+    """A mapped state memfd: a struct lpd_state, and behind it a record of whose it is.
+
+    Owns the descriptor and the mapping; close() gives up both.
+    """
 
     def __init__(self, fd: int, size: int) -> None:
-        """Map *size* bytes of *fd*, which is closed with the state.  Takes ownership of *fd*."""
+        """Map all of *fd*, of which the first *size* bytes are the state proper.
+
+        Takes ownership of *fd*, which is closed with the state; unless it raises.
+        """
         self.fd = fd
-        self._map = mmap.mmap(fd, size)
+        self._map = mmap.mmap(fd, os.fstat(fd).st_size)
+        self.record = Record(memoryview(self._map)[size:])
         # The buffer keeps the mapping from being closed under the pointer.
         self._buffer = ffi.from_buffer("uint8_t[]", self._map)
         self.pointer: CData = ffi.cast("struct lpd_state *", self._buffer)
@@ -41,14 +64,16 @@ class State:
         nr_sources: int,
         *,
         protocol: int = lib.LPD_PROTOCOL_UFFD_MSG,
+        record_size: int = 0,
     ) -> State:
         """Lay out a new state.
 
         *regions* is a struct lpd_region[] of *nr_regions*, with *nr_pages* pages in all;
-        *protocol* an LPD_PROTOCOL_..., which says how its descriptor is read and filled.  Raises
-        SessionError if they are not sorted, disjoint, page-aligned and in user space.
+        *protocol* an LPD_PROTOCOL_..., which says how its descriptor is read and filled;
+        *record_size* is the most that its record has in bytes.  Raises SessionError if the
+        regions are not sorted, disjoint, page-aligned and in user space.
         """
-        state = cls._empty(name, nr_pages)
+        state = cls._empty(name, nr_pages, record_size)
         code = lib.lpd_state_init(
             state.pointer, protocol, regions, nr_regions, nr_pages, nr_sources
         )
@@ -59,23 +84,37 @@ class State:
             )
         return state
 
-    def fork(self, name: str, child_fd: int) -> State:
+    @classmethod
+    def take_over(cls, fd: int) -> State:
+        """Map a state that another daemon has left, and make it one to begin with.
+
+        Takes ownership of *fd*, unless it raises: SessionError if the state is broken.
+        """
+        state = cls(fd, left_size(fd))
+        if code := lib.lpd_state_check(state.pointer, state.pointer.size):
+            state.unmap()
+            raise SessionError(f"its state cannot be taken over ({os.strerror(-code)})")
+        lib.lpd_state_take_over(state.pointer)
+        return state
+
+    def fork(self, name: str, child_fd: int, *, record_size: int = 0) -> State:
         """Make the state of the process behind *child_fd*, which forked from this one's.
 
         The worker of this one must be paused.
         """
-        child = self._empty(name, self.pointer.nr_pages)
+        child = self._empty(name, self.pointer.nr_pages, record_size)
         lib.lpd_state_fork(child.pointer, self.pointer)
         # A child that is at work already, or gone, has what is left: fills will tell.
         lib.lpd_state_prune(child.pointer, child_fd)
         return child
 
     @classmethod
-    def _empty(cls, name: str, nr_pages: int) -> State:
+    def _empty(cls, name: str, nr_pages: int, record_size: int) -> State:
         size = lib.lpd_state_size(nr_pages)
-        fd = os.memfd_create(f"lazypagesd:{name}", os.MFD_CLOEXEC)
+        fd = os.memfd_create(f"{MEMFD_NAME}:{name}"[:MEMFD_NAME_MAX], os.MFD_CLOEXEC)
         try:
-            os.ftruncate(fd, size)  # sparse: room for the worst case costs nothing
+            # Sparse: room for the worst case costs nothing.
+            os.ftruncate(fd, size + size_for(record_size))
             return cls(fd, size)
         except OSError:
             os.close(fd)
@@ -105,9 +144,35 @@ class State:
         self.pointer.pace = pace.rate
         lib.lpd_state_set_drain_rate(self.pointer, pace.slowed(slowdown).rate)
 
-    def close(self) -> None:
-        """Unmap and close.  The pointer must not be used any more."""
+    def forget_pidfd(self) -> None:
+        """Let whoever takes over not look for the pidfd, which is about to be closed."""
+        if message := self.record.read():
+            record = record_pb2.Session.FromString(message)
+            record.ClearField("pidfd")
+            self.record.write(record.SerializeToString())
+
+    @property
+    def forks(self) -> list[int]:
+        """The descriptors of children that have been told of, and have not been disowned."""
+        fds = ffi.new("int32_t[]", lib.LPD_MAX_MESSAGES)
+        return [int(fds[i]) for i in range(lib.lpd_state_forks(self.pointer, fds))]
+
+    def disown(self, child_fd: int) -> None:
+        """Count the child behind *child_fd* as dealt with.
+
+        The worker must be paused, or there must be none.
+        """
+        lib.lpd_state_disown(self.pointer, child_fd)
+
+    def unmap(self) -> None:
+        """Give up the mapping alone; *fd* is the caller's.  The pointer must not be used any
+        more."""
         self.pointer = ffi.NULL
         ffi.release(self._buffer)
+        self.record.close()
         self._map.close()
+
+    def close(self) -> None:
+        """Unmap and close.  The pointer must not be used any more."""
+        self.unmap()
         os.close(self.fd)

@@ -42,11 +42,10 @@ class SessionLog:
             RETRY_INTERVAL_S,
         )
 
-    def fork_delayed(self, session: Session, error: OSError) -> None:
+    def fork_delayed(self, session: Session, error: Exception) -> None:
         """Log that a parent and its child wait."""
-        log.error(
-            "process %s: has forked, and waits with its child: %s", session.name, error.strerror
-        )
+        reason = getattr(error, "strerror", None) or error
+        log.error("process %s: has forked, and waits with its child: %s", session.name, reason)
 
 
 def log_lost(session: Session, nr_missing: int) -> None:

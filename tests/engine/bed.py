@@ -44,7 +44,7 @@ class Bed:
         self.engine = Engine(nr_workers)
         self.restore = Restore("test", self.engine, self)
         self.troubles: list[Trouble] = []
-        self.delays: list[OSError] = []
+        self.delays: list[Exception] = []
         self.roots: list[Session] = []
         self._program = program
         self._directory = directory
@@ -208,7 +208,7 @@ class Bed:
     def session_in_trouble(self, session: Session, trouble: Trouble) -> None:
         self.troubles.append(trouble)
 
-    def fork_delayed(self, session: Session, error: OSError) -> None:
+    def fork_delayed(self, session: Session, error: Exception) -> None:
         self.delays.append(error)
 
 

@@ -118,7 +118,7 @@ async def test_fork_that_cannot_be_served_waits(bed: Bed, monkeypatch: pytest.Mo
     exhausted.set_in()
     child = await victim.fork()
     await bed.until(lambda: len(bed.delays) > 1, "a second attempt")
-    assert bed.delays[0].errno == errno.EMFILE
+    assert getattr(bed.delays[0], "errno", None) == errno.EMFILE
     reading = asyncio.create_task(check(child, image, 0, 64))
     assert len(bed.restore.sessions) == 1
     exhausted.mend()

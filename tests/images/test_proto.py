@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
+from lazypagesd.engine.pb import record_pb2
 from lazypagesd.images import wire
 from lazypagesd.proto import handoff_pb2
 
@@ -27,6 +28,7 @@ COMMITTED = {
     "images/pb/pagemap": wire.pagemap_entry.DESCRIPTOR.file,
     "images/pb/pstree": wire.pstree_entry.DESCRIPTOR.file,
     "proto/handoff": handoff_pb2.DESCRIPTOR,
+    "engine/pb/record": record_pb2.DESCRIPTOR,
 }
 
 

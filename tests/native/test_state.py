@@ -196,7 +196,7 @@ def test_state_can_be_read_by_another_process(repository: object) -> None:
     """A process that is given the memfd finds the same regions in it."""
     state = State.create("test", c_regions(TWO), 2, 5, 1)
     lib.lpd_state_remap(state.pointer, BASE, BASE + 4 * PAGE, PAGE, 0)
-    size = os.fstat(state.fd).st_size
+    size = state.pointer.size
     arguments = [READ_IN_ANOTHER_PROCESS, str(state.fd), str(size)]
     printed = subprocess.run(
         [sys.executable, "-c", *arguments],

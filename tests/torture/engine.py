@@ -61,7 +61,7 @@ class Findings:
         """There is nothing wrong with the image."""
         self.lines.append(f"{session.name}: {trouble}")
 
-    def fork_delayed(self, session: Session, error: OSError) -> None:
+    def fork_delayed(self, session: Session, error: Exception) -> None:
         """There are descriptors enough."""
         self.lines.append(f"{session.name}: fork delayed: {error}")
 

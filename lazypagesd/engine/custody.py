@@ -1,0 +1,29 @@
+"""What keeps descriptors open when the daemon dies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+
+class Custody(Protocol):
+    """Keeps descriptors for the daemon that comes next, which finds them under their numbers."""
+
+    def keep(self, fds: Iterable[int]) -> None:
+        """Return when *fds* will outlive this process.
+
+        Raises SessionError if they would not: there is room for no more.
+        """
+
+    def drop(self, fds: Iterable[int]) -> None:
+        """Keep *fds*, which are about to be closed, no longer."""
+
+
+class NoCustody:
+    """The custody of a daemon whose descriptors end with it."""
+
+    def keep(self, fds: Iterable[int]) -> None:
+        """Do nothing."""
+
+    def drop(self, fds: Iterable[int]) -> None:
+        """Do nothing."""
