@@ -10,6 +10,7 @@ Imports nothing of the daemon but the messages that it speaks.
 
 from __future__ import annotations
 
-from lazypagesd.client.restore import Pace, Progress, Refused, Region, Restore
+from lazypagesd.client.messages import Pace, Progress, Refused, Region
+from lazypagesd.client.restore import Restore
 
 __all__ = ["Pace", "Progress", "Refused", "Region", "Restore"]

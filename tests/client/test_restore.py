@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lazypagesd.client import Refused, Region, Restore
-from lazypagesd.client.restore import REGIONS_MAX
+from lazypagesd.client.messages import REGIONS_MAX
 from tests.service.serving import PAGE_SIZE
 from tests.service.test_serve import BASE, NO_GRACE, Restored, Stage, stage
 from tests.support.victim import victim_program
