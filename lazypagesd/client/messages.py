@@ -11,6 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
+from google.protobuf.message import DecodeError
+
 from lazypagesd.proto import handoff_pb2 as pb
 
 VERSION = 1
@@ -131,11 +133,15 @@ def listener(fd: int) -> Packet:
 def answer_of(data: bytes, name: str) -> pb.Answer:
     """Return the answer that a packet is, to a restore that is called *name*.
 
-    Raises Refused if it is that, and ConnectionError if it is empty: the daemon has hung up.
+    Raises Refused if it is that, and ConnectionError if it is none: the daemon has hung up, which
+    is received as an empty packet, or is no daemon of ours.
     """
     if not data:
         raise ConnectionError(f"{name}: the daemon hung up; its log says why")
-    answer = pb.Answer.FromString(data)
+    try:
+        answer = pb.Answer.FromString(data)
+    except DecodeError:
+        raise ConnectionError(f"{name}: the answer is no Answer ({data[:16].hex()})") from None
     if not answer.accepted:
         raise Refused(answer.refused)
     return answer
