@@ -5,7 +5,7 @@
         ...  # let the process run
         restore.finished()
 
-Imports nothing of the daemon but the messages that it speaks.
+aio.py has the same for asyncio.  Imports nothing of the daemon but the messages that it speaks.
 """
 
 from __future__ import annotations

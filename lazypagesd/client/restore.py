@@ -53,16 +53,11 @@ class Restore:
 
     @classmethod
     def _connect(cls, path: Path, name: str, first: Packet) -> Self:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        restore = cls(sock, name)
+        restore = cls(connected(path), name)
         try:
-            try:
-                sock.connect(os.fspath(path))
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, os.fspath(path)) from error
             answer = restore._ask(first)
         except BaseException:
-            sock.close()
+            restore.close()
             raise
         restore.name, restore.id = answer.restore, answer.id
         return restore
@@ -144,3 +139,14 @@ class Restore:
         except ConnectionResetError:  # it has left without reading the request
             data = b""
         return messages.answer_of(data, self.name)
+
+
+def connected(path: Path) -> socket.socket:
+    """Return a socket that is connected to a daemon."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        sock.connect(os.fspath(path))
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+    return sock
