@@ -13,17 +13,22 @@ Some facts about it (CRIU 4.2, checked against 4.1.1):
 - A descriptor comes before the process has registered any memory with it. So its faults are to be
   answered at once, and nothing is to be filled unasked before the final word.
 - If the connection is closed before the final word, the restore fails and kills what it has made.
+
+What is sent is looked at, and taken out of the socket when what it says has been done and noted: a
+daemon that takes over finds there what the other one has not finished, and knows what it has.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import socket
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lazypagesd.engine.pb import record_pb2
 from lazypagesd.engine.restore import Restore
 from lazypagesd.errors import HandoffError
 from lazypagesd.handoff.vetting import reasons_against
@@ -58,13 +63,20 @@ class Stage(enum.Enum):
 class Protocol:
     """The stream of one restore as a state machine: receive what is wanted, and feed it.
 
-    *zombies* says of each pid of the checkpoint whether it is one.
+    *zombies* says of each pid of the checkpoint whether it is one.  *left* is what another daemon
+    has noted of the same stream.
     """
 
-    def __init__(self, zombies: Mapping[int, bool]) -> None:
-        self.stage = Stage.PID if zombies else Stage.WORD
-        self._zombies = dict(zombies)
-        self._pid = 0
+    def __init__(self, zombies: Mapping[int, bool], left: record_pb2.Criu | None = None) -> None:
+        left = left or record_pb2.Criu()
+        self.done = list(left.done)  # pids, as they were sent
+        self._zombies = {
+            pid: zombie
+            for pid, zombie in zombies.items()
+            if pid not in map(abs, self.done) and pid != left.pid
+        }
+        self._pid = left.pid
+        self.stage = Stage.DESCRIPTOR if left.HasField("pid") else self._next_record()
 
     @property
     def wanted(self) -> int:
@@ -93,6 +105,23 @@ class Protocol:
         """Whether the final word has come."""
         return self.stage is Stage.END
 
+    def note(self, criu: record_pb2.Criu) -> None:
+        """Write into *criu* what a daemon that takes the stream over has to know."""
+        del criu.done[:]
+        criu.done.extend(self.done)
+        criu.ClearField("pid")
+        if self.stage is Stage.DESCRIPTOR:
+            criu.pid = self._pid
+
+    def is_done(self, message: fdpass.Message) -> bool:
+        """Whether *message*, the first that is found, is one that has been done, and was left."""
+        match self.stage:
+            case Stage.DESCRIPTOR:
+                return message.data == PID.pack(self._pid)
+            case Stage.END:
+                return message.data == WORD.pack(RESTORE_FINISHED)
+        return bool(message.fds) or message.data in map(PID.pack, self.done)
+
     def _feed_pid(self, data: bytes) -> None:
         left = f"{len(self._zombies)} of the processes are yet to come"
         if not data:
@@ -110,7 +139,11 @@ class Protocol:
             found = "a zombie" if zombie else "no zombie"
             raise HandoffError(f"hand-off: pid {pid}: it is {found} in the checkpoint")
         self._pid = pid
-        self.stage = Stage.DESCRIPTOR if pid > 0 else self._next_record()
+        if pid > 0:
+            self.stage = Stage.DESCRIPTOR
+        else:
+            self.done.append(pid)
+            self.stage = self._next_record()
 
     def _feed_descriptor(self, message: fdpass.Message) -> Record:
         if not message.data:
@@ -122,6 +155,7 @@ class Protocol:
                 f"hand-off: {len(message.fds)} descriptors came for pid {self._pid}, not 1"
             )
         vet(message.fds[0], self._pid)
+        self.done.append(self._pid)
         self.stage = self._next_record()
         return Record(self._pid, message.fds.pop(), message.take_pidfd())
 
@@ -166,24 +200,65 @@ async def receive(
     given.  Raises HandoffError when the stream breaks its protocol; what was taken over until
     then is *restore*'s, and still served.
     """
-    protocol = Protocol({task.pid: task.zombie for task in checkpoint.tasks})
+    record = restore.record
+    zombies = {task.pid: task.zombie for task in checkpoint.tasks}
+    protocol = Protocol(zombies, record.message.criu if record else None)
+    if restore.released:
+        protocol.stage = Stage.END
+    await skip_done(connection, protocol)
     while not protocol.finished:
-        message = await receive_message(connection, protocol.wanted)
-        try:
-            record = protocol.feed(message)
-        finally:
-            message.close()
-        if record is not None:
-            page_map = checkpoint.page_map(record.pid)
-            restore.add(
-                str(record.pid),
-                record.fd,
-                page_map,
-                [sources[file.fd] for file in page_map.sources],
-                pidfd=record.pidfd,
-            )
-    restore.release()
+        message = await wait_for_message(connection, protocol.wanted)
+        with contextlib.closing(message):
+            process = protocol.feed(message)
+            if process is not None:
+                add(process, checkpoint, sources, restore)
+            note(protocol, restore)
+            fdpass.consume(connection, message)
     return protocol
+
+
+def add(
+    process: Record,
+    checkpoint: Checkpoint,
+    sources: Mapping[int, FileSource],
+    restore: Restore,
+) -> None:
+    """Serve a process from now on, which the images call by its pid."""
+    page_map = checkpoint.page_map(process.pid)
+    restore.add(
+        str(process.pid),
+        process.fd,
+        page_map,
+        [sources[file.fd] for file in page_map.sources],
+        pidfd=process.pidfd,
+        image_pid=process.pid,
+    )
+
+
+def note(protocol: Protocol, restore: Restore) -> None:
+    """Note what has been done, for a daemon that takes over; release at the final word."""
+    if restore.record is not None:
+        protocol.note(restore.record.message.criu)
+        restore.record.save()
+    if protocol.finished:
+        restore.release()
+
+
+async def skip_done(connection: socket.socket, protocol: Protocol) -> None:
+    """Take out of the socket what another daemon has done, and was about to take."""
+    if protocol.finished:
+        # Nothing need follow the final word, not even the end of the file.
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            skip_if_done(connection, protocol, fdpass.peek(connection, WORD.size))
+    elif protocol.done or protocol.stage is Stage.DESCRIPTOR:
+        skip_if_done(connection, protocol, await wait_for_message(connection, PID.size))
+
+
+def skip_if_done(connection: socket.socket, protocol: Protocol, message: fdpass.Message) -> None:
+    """Take *message* out of the socket, if it has been done."""
+    with contextlib.closing(message):
+        if protocol.is_done(message):
+            fdpass.consume(connection, message)
 
 
 def check_end(connection: socket.socket, protocol: Protocol) -> None:
@@ -193,21 +268,19 @@ def check_end(connection: socket.socket, protocol: Protocol) -> None:
         message = fdpass.receive(connection, protocol.wanted)
     except (BlockingIOError, ConnectionError):
         return
-    try:
+    with contextlib.closing(message):
         protocol.feed(message)
-    finally:
-        message.close()
 
 
-async def receive_message(connection: socket.socket, size: int) -> fdpass.Message:
-    """Wait for, and receive, at most *size* bytes with what comes beside them.
+async def wait_for_message(connection: socket.socket, size: int) -> fdpass.Message:
+    """Wait for at most *size* bytes with what comes beside them, and leave them there.
 
     A connection that is broken has none.
     """
     loop = asyncio.get_running_loop()
     while True:
         try:
-            return fdpass.receive(connection, size)
+            return fdpass.peek(connection, size)
         except BlockingIOError:
             readable = asyncio.Event()  # may be set though the wait was cancelled, as a future not
             loop.add_reader(connection, readable.set)

@@ -98,8 +98,23 @@ def receive(sock: socket.socket, size: int) -> Message:
     Raises BlockingIOError when nothing is there.  The buffer holds all that Linux lets a message
     carry; where no descriptor number is left for what came, it is missing.
     """
+    return _receive(sock, size, socket.MSG_CMSG_CLOEXEC)
+
+
+def peek(sock: socket.socket, size: int) -> Message:
+    """Do as receive(), and leave it there: consume() takes it."""
+    return _receive(sock, size, socket.MSG_CMSG_CLOEXEC | socket.MSG_PEEK)
+
+
+def consume(sock: socket.socket, message: Message) -> None:
+    """Take from *sock* what peek() has brought as *message*."""
+    # Descriptors for which there is no room are closed by the kernel.
+    sock.recv(max(len(message.data), 1))
+
+
+def _receive(sock: socket.socket, size: int, flags: int) -> Message:
     space = socket.CMSG_SPACE(MAX_FDS * 4) + socket.CMSG_SPACE(UCRED.size) + socket.CMSG_SPACE(4)
-    data, ancillary, _flags, _address = sock.recvmsg(size, space, socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, _flags, _address = sock.recvmsg(size, space, flags)
     message = Message(data)
     for level, kind, payload in ancillary:
         if level != socket.SOL_SOCKET:

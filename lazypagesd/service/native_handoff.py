@@ -12,7 +12,7 @@ from lazypagesd.engine.restore import Restore
 from lazypagesd.engine.state import memory_of
 from lazypagesd.errors import HandoffError, LazyPagesError
 from lazypagesd.handoff import native
-from lazypagesd.handoff.criu import receive_message
+from lazypagesd.handoff.criu import wait_for_message
 from lazypagesd.handoff.native import Step
 from lazypagesd.images.pagemap import PageMap
 from lazypagesd.kernel import fdpass
@@ -96,7 +96,10 @@ class NativeHandoff:
         self._admission.memory[self._peer.uid] -= self._memory
 
     async def _next(self) -> fdpass.Message:
-        return await receive_message(self._connection, native.PACKET_MAX + 1)
+        message = await wait_for_message(self._connection, native.PACKET_MAX + 1)
+        with contextlib.suppress(ConnectionError):
+            fdpass.consume(self._connection, message)
+        return message
 
     # False where there is no request: the client has left.
     async def _carry_out(self, message: fdpass.Message) -> bool:

@@ -107,13 +107,21 @@ class Taken:
         self.tasks = [Task(number, 0, (), zombie) for number, zombie in PROCESSES.items()]
         self.names: list[str] = []
         self.released = False
+        self.record = None
 
     def page_map(self, number: int) -> PageMap:
         """Return one of nothing."""
         return PageMap(ffi.NULL, 0, 0, ())
 
     def add(
-        self, name: str, fd: int, page_map: PageMap, sources: object, *, pidfd: int | None
+        self,
+        name: str,
+        fd: int,
+        page_map: PageMap,
+        sources: object,
+        *,
+        pidfd: int | None,
+        image_pid: int,
     ) -> None:
         """Take a process over: *fd* can be served, and both descriptors are ours."""
         criu.vet(fd, int(name))

@@ -14,7 +14,7 @@ import pytest
 from lazypagesd.engine.engine import Engine
 from lazypagesd.engine.restore import Observer, Restore
 from lazypagesd.engine.state import State
-from lazypagesd.handoff.criu import receive_message
+from lazypagesd.handoff.criu import wait_for_message
 from lazypagesd.images.pagemap import PageMap
 from lazypagesd.kernel import fdpass
 from lazypagesd.native import ffi
@@ -31,7 +31,7 @@ def test_cancelled_when_bytes_come() -> None:
         with ours, theirs:
             ours.setblocking(False)
             async with asyncio.TaskGroup() as group:
-                task = group.create_task(receive_message(ours, 1))
+                task = group.create_task(wait_for_message(ours, 1))
                 await asyncio.sleep(0)
                 theirs.send(b"x")
                 loop.call_soon(task.cancel)
@@ -50,22 +50,25 @@ def test_broken_connection_is_its_end() -> None:
             ours.setblocking(False)
             ours.send(b"unread")
             theirs.close()
-            return (await receive_message(ours, 4)).data
+            return (await wait_for_message(ours, 4)).data
 
     assert asyncio.run(receive()) == b""
 
 
 def test_no_more_is_received_than_belongs_together() -> None:
-    """What is behind the wanted bytes stays in the socket."""
+    """What is behind the wanted bytes stays in the socket, and they do until they are consumed."""
 
     async def receive() -> list[bytes]:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)
             asyncio.get_running_loop().call_soon(theirs.send, b"sevenx")
-            return [(await receive_message(ours, size)).data for size in (5, 1)]
+            first = await wait_for_message(ours, 5)
+            again = await wait_for_message(ours, 5)
+            fdpass.consume(ours, again)
+            return [message.data for message in (first, again, await wait_for_message(ours, 1))]
 
-    assert asyncio.run(receive()) == [b"seven", b"x"]
+    assert asyncio.run(receive()) == [b"seven", b"seven", b"x"]
 
 
 def test_no_room_for_a_pidfd_is_as_none() -> None:
