@@ -120,7 +120,9 @@ class Protocol:
                 return message.data == PID.pack(self._pid)
             case Stage.END:
                 return message.data == WORD.pack(RESTORE_FINISHED)
-        return bool(message.fds) or message.data in map(PID.pack, self.done)
+        if len(message.data) == 1:
+            return bool(message.fds)
+        return message.data in map(PID.pack, self.done)
 
     def _feed_pid(self, data: bytes) -> None:
         left = f"{len(self._zombies)} of the processes are yet to come"
@@ -213,7 +215,10 @@ async def receive(
             if process is not None:
                 add(process, checkpoint, sources, restore)
             note(protocol, restore)
-            fdpass.consume(connection, message)
+            if fdpass.consume(connection, message) != 1 and process is not None:
+                raise HandoffError(
+                    f"hand-off: the descriptor of pid {process.pid} came beside other bytes"
+                )
     return protocol
 
 

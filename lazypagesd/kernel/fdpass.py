@@ -102,14 +102,21 @@ def receive(sock: socket.socket, size: int) -> Message:
 
 
 def peek(sock: socket.socket, size: int) -> Message:
-    """Do as receive(), and leave it there: consume() takes it."""
+    """Do as receive(), and leave it there: consume() takes it.
+
+    Of a stream the kernel hands out descriptors that belong to later bytes, too (tried on 6.18):
+    only consume() knows how many came with these.
+    """
     return _receive(sock, size, socket.MSG_CMSG_CLOEXEC | socket.MSG_PEEK)
 
 
-def consume(sock: socket.socket, message: Message) -> None:
-    """Take from *sock* what peek() has brought as *message*."""
-    # Descriptors for which there is no room are closed by the kernel.
-    sock.recv(max(len(message.data), 1))
+def consume(sock: socket.socket, message: Message) -> int:
+    """Take from *sock* what peek() has brought as *message*; return how many descriptors came
+    with it."""
+    taken = receive(sock, max(len(message.data), 1))
+    nr_fds = len(taken.fds)
+    taken.close()
+    return nr_fds
 
 
 def _receive(sock: socket.socket, size: int, flags: int) -> Message:
