@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from tests.service.serving import Server
 pytestmark = [pytest.mark.criu, pytest.mark.root]
 
 PAGES_PER_MIB = 256
+SUN_PATH_MAX = 108  # of struct sockaddr_un, man 7 unix
 
 
 @pytest.fixture
@@ -24,6 +26,14 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server = Server(tmp_path)
     yield server
     server.close()
+
+
+@pytest.fixture
+def deep_bed(criu: Path, lazy_pages_command: list[str], tmp_path: Path) -> Iterator[Bed]:
+    """A bed with directories whose paths are longer than a socket's may be."""
+    bed = Bed(criu, lazy_pages_command, tmp_path / ("deep-" * 30))
+    yield bed
+    bed.close()
 
 
 def command(bed: Bed, server: Server, *options: str) -> list[str]:
@@ -70,6 +80,17 @@ def test_command_waits(bed: Bed, server: Server, victims: Path) -> None:
         assert waiting.wait(DEADLINE_S) == 0
     bed.go()
     check(bed)
+
+
+def test_work_directory_has_a_long_path(deep_bed: Bed, server: Server, victims: Path) -> None:
+    """CRIU finds its socket in a directory whose path no socket address has room for."""
+    assert len(os.fspath(deep_bed.work)) > SUN_PATH_MAX
+    deep_bed.start(victims / "tree", 8)
+    deep_bed.dump()
+    subprocess.run(command(deep_bed, server), timeout=DEADLINE_S, check=True)
+    deep_bed.go()
+    deep_bed.restore()
+    check(deep_bed)
 
 
 def test_images_that_cannot_be_served_are_refused(bed: Bed, server: Server, victims: Path) -> None:
