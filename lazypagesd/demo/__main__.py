@@ -8,10 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-try:
-    from rich.console import Console
-except ModuleNotFoundError:
-    sys.exit("the demo needs rich: pip install 'lazypagesd[demo]'")
+from rich.console import Console
 
 from lazypagesd.demo.builtin import BuiltinCheckpoints
 from lazypagesd.demo.checkpoints import Checkpoints, Place
