@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterable, Sequence
@@ -104,7 +105,23 @@ class Restore:
 
     def release(self) -> Progress:
         """Wait until the processes need the daemon no more."""
-        return messages.progress_of(self._ask(messages.RELEASE))
+        self.begin_release()
+        return self.end_release()
+
+    def begin_release(self) -> None:
+        """Ask for it and go on; the next call must be `end_release`.
+
+        It waits no more when `fileno` has become readable.
+        """
+        self._send(messages.RELEASE)
+
+    def end_release(self) -> Progress:
+        """Wait for what begin_release() has asked for."""
+        return messages.progress_of(self._receive())
+
+    def fileno(self) -> int:
+        """Return the connection's descriptor, which stays its own, to wait for an answer."""
+        return self._socket.fileno()
 
     def abort(self) -> None:
         """Give the restore up, before `finished`: kill its processes now."""
@@ -133,7 +150,15 @@ class Restore:
         self.close()
 
     def _ask(self, packet: Packet) -> pb.Answer:
-        socket.send_fds(self._socket, [packet.request.SerializeToString()], packet.fds)
+        self._send(packet)
+        return self._receive()
+
+    def _send(self, packet: Packet) -> None:
+        # Where it has left already, the end is what is received next.
+        with contextlib.suppress(BrokenPipeError):
+            socket.send_fds(self._socket, [packet.request.SerializeToString()], packet.fds)
+
+    def _receive(self) -> pb.Answer:
         try:
             data = self._socket.recv(messages.PACKET_MAX)
         except ConnectionResetError:  # it has left without reading the request
