@@ -81,7 +81,3 @@ def listening(work_fd: int) -> Iterator[socket.socket]:
         listener.bind(f"/proc/self/fd/{work_fd}/{CRIU_SOCKET_NAME}")
         listener.listen(1)
         yield listener
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The command ``lazypagesctl``, which asks a daemon that runs."""
