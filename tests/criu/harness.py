@@ -28,6 +28,8 @@ echo $? >"$result.part"; mv "$result.part" "$result"
 exec sleep infinity
 """
 
+_RESTORE = ("restore", "--lazy-pages")
+
 
 @dataclass(frozen=True, slots=True)
 class Tally:
@@ -106,12 +108,21 @@ class Bed:
         """Restore the victim, which runs when this returns."""
         assert self.try_restore() == 0, "criu restore failed"
 
+    def restore_options(self) -> list[str]:
+        """Return CRIU's options for one more restore in the background."""
+        number = self._nr_restores
+        self._nr_restores += 1
+        return ["-d", "-o", f"restore-{number}.log", "--pidfile", f"restored-{number}.pid"]
+
     def try_restore(self) -> int:
         """Restore the victim and return CRIU's exit code."""
-        return self._criu(*self._restore_options()).returncode
+        return self._criu(*_RESTORE, *self.restore_options()).returncode
 
-    def start_restore_in_pid_namespace(self) -> NamespacedRestore:
-        """Begin a restore that has a pid namespace and a directory for its results of its own."""
+    def start_restore_in_pid_namespace(self, work: Path | None = None) -> NamespacedRestore:
+        """Begin a restore that has a pid namespace and a directory for its results of its own.
+
+        Its work directory is the bed's, or *work*.
+        """
         out = self.directory / f"out-{self._nr_restores}"
         out.mkdir()
         result = self.directory / f"restore-{self._nr_restores}.rc"
@@ -125,11 +136,12 @@ class Bed:
         script: list[str | Path] = ["sh", "-c", _NAMESPACE, "sh", out, self.out, result]
         criu: list[str | Path] = [
             self.criu,
-            *self._restore_options(),
+            *_RESTORE,
+            *self.restore_options(),
             "-D",
             self.images,
             "-W",
-            self.work,
+            work or self.work,
         ]
         process = subprocess.Popen(
             [*namespace, *script, *criu],
@@ -179,12 +191,6 @@ class Bed:
                 command = Path(f"/proc/{pid}/cmdline").read_bytes()
                 if os.fsencode(self.out) in command.split(b"\0"):
                     os.killpg(pid, signal.SIGKILL)
-
-    def _restore_options(self) -> list[str]:
-        number = self._nr_restores
-        self._nr_restores += 1
-        logs = ["-o", f"restore-{number}.log", "--pidfile", f"restored-{number}.pid"]
-        return ["restore", "--lazy-pages", "-d", *logs]
 
     def _criu(self, *args: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(

@@ -36,11 +36,13 @@ def deep_bed(criu: Path, lazy_pages_command: list[str], tmp_path: Path) -> Itera
     bed.close()
 
 
-def command(bed: Bed, server: Server, *options: str) -> list[str]:
+def command(
+    bed: Bed, server: Server, *options: str, verb: str = "serve", work: Path | None = None
+) -> list[str]:
     """Return the command that has the bed's images served."""
-    words = ["serve", "criu", "-D", str(bed.images), "-W", str(bed.work)]
-    program = [sys.executable, "-m", "lazypagesd.client.ctl"]
-    return [*program, *words, "--socket", str(server.path), *options]
+    dirs = ["-D", os.fspath(bed.images), "-W", os.fspath(work or bed.work)]
+    program = [sys.executable, "-m", "lazypagesd.client.ctl", verb, "criu"]
+    return [*program, *dirs, "--socket", os.fspath(server.path), *options]
 
 
 def check(bed: Bed) -> None:
@@ -67,17 +69,43 @@ def test_criu_restores(bed: Bed, server: Server, victims: Path) -> None:
     server.wait_for_fds(before)
 
 
+def test_wait_is_told_that_criu_failed(bed: Bed, server: Server, victims: Path) -> None:
+    """With --wait a CRIU that connects and fails is an error of the command, too."""
+    bed.start(victims / "plain", 1, 1)
+    bed.dump()
+    core = next(bed.images.glob("core-*.img"))
+    core.unlink()
+    with subprocess.Popen(
+        command(bed, server, "--wait"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as waiting:
+        assert waiting.stdout is not None
+        assert waiting.stdout.readline() == "restore 1 (criu)\n"
+        assert bed.try_restore() != 0
+        assert waiting.wait(DEADLINE_S) == 1
+        assert waiting.stderr is not None
+        assert waiting.stderr.read().splitlines()[-1] == (
+            "lazypagesctl: restore 1 (criu): the daemon hung up; its log says why"
+        )
+
+
 def test_command_waits(bed: Bed, server: Server, victims: Path) -> None:
     """With --wait the command returns when every page is in."""
     bed.start(victims / "tree", 8)
     bed.dump()
     with subprocess.Popen(
-        command(bed, server, "--wait"), stdout=subprocess.PIPE, text=True
+        command(bed, server, "--wait"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as waiting:
         assert waiting.stdout is not None
         assert waiting.stdout.readline() == "restore 1 (criu)\n"
+        assert waiting.stderr is not None
+        assert waiting.stderr.readline() == "restore 1 (criu): waiting for criu restore\n"
         bed.restore()
         assert waiting.wait(DEADLINE_S) == 0
+        *_, last = waiting.stderr.read().splitlines()
+        assert last.startswith("restore 1 (criu): 100 % of ")
     bed.go()
     check(bed)
 
@@ -91,6 +119,30 @@ def test_work_directory_has_a_long_path(deep_bed: Bed, server: Server, victims: 
     deep_bed.go()
     deep_bed.restore()
     check(deep_bed)
+
+
+def test_one_image_is_served_at_once_and_again(bed: Bed, server: Server, victims: Path) -> None:
+    """Two restores of one image at the same time, in pid namespaces, are right, and a third."""
+    bed.start(victims / "plain", 64, 7919)
+    bed.dump()
+    before = server.fds()
+    for works in [("one", "two"), ("three",)]:
+        restores = []
+        for name in works:
+            work = bed.directory / name
+            work.mkdir()
+            # What it does not touch is missing until all have been looked at: they do overlap.
+            words = command(bed, server, "--pace", "lazy", work=work)
+            subprocess.run(words, timeout=DEADLINE_S, check=True)
+            restores.append(bed.start_restore_in_pid_namespace(work))
+        assert [restore.wait() for restore in restores] == [0] * len(works)
+        for restore in restores:
+            (restore.out / "go").touch()
+            tally = restore.tally("plain")
+            assert (tally.nr_wrong, tally.nr_pages) == (0, 64 * PAGES_PER_MIB)
+    for number in (1, 2, 3):
+        server.wait_for_log(f"restore {number} (criu): ended")
+    server.wait_for_fds(before)
 
 
 def test_images_that_cannot_be_served_are_refused(bed: Bed, server: Server, victims: Path) -> None:
