@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from lazypagesd.client.ctl.criu import restore_criu, serve_criu
 from lazypagesd.client.ctl.options import read_options
 from lazypagesd.client.ctl.trouble import Trouble, describe
+from lazypagesd.client.ctl.visits import set_pace, wait
 from lazypagesd.client.restore import Refused
 
-COMMANDS = {"serve": serve_criu, "restore": restore_criu}
+COMMANDS = {"serve": serve_criu, "restore": restore_criu, "pace": set_pace, "wait": wait}
 INTERRUPTED = 130  # as a shell has it: 128 and SIGINT
 
 

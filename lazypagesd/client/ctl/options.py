@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lazypagesd.client.ctl.criu_options import find_ours
-from lazypagesd.client.ctl.pace import parse_pace
+from lazypagesd.client.ctl.pace import parse_pace, parse_restore
 from lazypagesd.client.restore import SOCKET_PATH, Pace
 
 Value = TypeVar("Value")
@@ -47,6 +47,13 @@ def parser() -> argparse.ArgumentParser:
         restore, "have it served, and run criu restore; words after -- are options for it"
     )
     criu.add_argument("--criu", metavar="PROGRAM", default="criu", help="default: criu, in PATH")
+    pace = add_command(commands, "pace", "fill a restore faster or slower from now on")
+    add_restore(pace)
+    pace.add_argument("pace", metavar="PACE", type=typed(parse_pace), help=PACES)
+    add_socket(pace)
+    wait = add_command(commands, "wait", "wait until every page of a restore is in")
+    add_restore(wait)
+    add_socket(wait)
     return top
 
 
@@ -88,6 +95,13 @@ def add_criu(verb: argparse.ArgumentParser, text: str) -> argparse.ArgumentParse
     )
     add_socket(criu)
     return criu
+
+
+def add_restore(command: argparse.ArgumentParser) -> None:
+    """Add what says which restore is meant."""
+    command.add_argument(
+        "restore", metavar="RESTORE", type=typed(parse_restore), help="its number"
+    )
 
 
 def add_socket(command: argparse.ArgumentParser) -> None:

@@ -123,6 +123,10 @@ def test_images_are_not_there(
             ["serve", "criu", "--pace", "0"],
             "argument --pace: neither eager, nor lazy, nor bytes a second such as 64M ('0')",
         ),
+        (
+            ["wait", "one"],
+            "argument RESTORE: no restore is called so: say its number ('one')",
+        ),
         (["serve", "criu", "--", "-d"], "-- and options of CRIU's are for `restore criu`"),
         (
             ["restore", "criu", "--", "-d", "-D", "x"],
