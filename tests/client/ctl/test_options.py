@@ -24,6 +24,26 @@ def commands_of(
             yield from commands_of(command, f"{name} {word}")
 
 
+def described(reference: str) -> dict[str, str]:
+    """Return the sections of *reference* that are about a command each."""
+    parts = re.split("^## ", reference, flags=re.MULTILINE)[1:]
+    sections = dict(part.split("\n", 1) for part in parts)
+    return {head: text for head, text in sections.items() if head.startswith("lazypagesctl")}
+
+
+def test_help_and_reference_agree(repository: Path) -> None:
+    """Each command has a section of its own with its options and arguments, and no others."""
+    sections = described((repository / "docs/reference/lazypagesctl.md").read_text())
+    commands = dict(commands_of(parser()))
+    assert commands.keys() == sections.keys()
+    for name, command in commands.items():
+        table = re.findall("^\\| (`.*?) \\|", sections[name], flags=re.MULTILINE)
+        told = {word for cell in table for word in re.findall("`([^` ]+)[^`]*`", cell)}
+        known = {option for action in command._actions for option in action.option_strings}
+        known |= {str(a.metavar) for a in command._actions if not a.option_strings}
+        assert told == known - {"-h", "--help"}, name
+
+
 def test_options_are_in_the_help() -> None:
     """What argparse is told reaches people: every option has a text."""
     for name, command in commands_of(parser()):
