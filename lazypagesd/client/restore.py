@@ -173,5 +173,6 @@ def connected(path: Path) -> socket.socket:
         sock.connect(os.fspath(path))
     except OSError as error:
         sock.close()
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        # A path that is too long is one without errno and strerror.
+        raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error
     return sock

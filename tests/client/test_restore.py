@@ -103,3 +103,11 @@ def test_nobody_listens(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         Restore.open("", tmp_path / "handoff.socket")
     assert caught.value.filename == str(tmp_path / "handoff.socket")
+
+
+def test_socket_has_a_long_path(tmp_path: Path) -> None:
+    """A path that no address has room for is named, and said to be too long."""
+    path = tmp_path / ("long-" * 30)
+    with pytest.raises(OSError) as caught:
+        Restore.open("", path)
+    assert (caught.value.strerror, caught.value.filename) == ("AF_UNIX path too long", str(path))
