@@ -106,7 +106,11 @@ def listening(work_fd: int) -> Iterator[socket.socket]:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(SOCKET_NAME, dir_fd=work_fd)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(socket_path(work_fd))
+        try:
+            listener.bind(socket_path(work_fd))
+        except OSError as error:
+            real = Path(f"/proc/self/fd/{work_fd}").readlink()
+            raise OSError(error.errno, error.strerror, f"{real}/{SOCKET_NAME}") from error
         listener.listen(1)
         yield listener
 

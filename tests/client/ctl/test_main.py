@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lazypagesd.client.ctl.main import main
+from tests.service.restorer import write_checkpoint
 from tests.service.serving import Server
 
 NOBODY = 65534
@@ -111,6 +112,16 @@ def test_images_are_not_there(
     assert complaint(capsys, *words) == (
         "images: inventory.img: missing: is this all of a checkpoint?"
     )
+
+
+def test_work_directory_takes_no_socket(
+    tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where no socket can be made, the error says which."""
+    images = tmp_path / "images"
+    write_checkpoint(images, {7: 1}, set())
+    text = complaint(capsys, "serve", "criu", "-D", images, "-W", "/proc", "--socket", server.path)
+    assert text == "/proc/lazy-pages.socket: No such file or directory"
 
 
 @pytest.mark.parametrize(
