@@ -373,7 +373,13 @@ def reason_against_listener(fd: int) -> str | None:
     """Return why CRIU cannot connect to *fd*."""
     if not stat.S_ISSOCK(os.fstat(fd).st_mode):
         return f"no socket ({uffd.target(fd)})"
-    with socket.socket(fileno=os.dup(fd)) as sock:
+    copy = os.dup(fd)
+    try:
+        sock = socket.socket(fileno=copy)
+    except OSError as error:  # its path was opened, with O_PATH
+        os.close(copy)
+        return f"the socket cannot be used ({error.strerror})"
+    with sock:
         if (sock.family, sock.type) != (socket.AF_UNIX, socket.SOCK_STREAM):
             return "the socket is not of AF_UNIX and SOCK_STREAM"
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):

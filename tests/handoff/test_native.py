@@ -276,6 +276,17 @@ def test_criu_is_waited_for_at_a_socket(machine: Machine) -> None:
     assert machine.refuses(FINISHED) == "finished: too late, the hand-off is over"
 
 
+def test_path_of_a_socket_is_refused(machine: Machine) -> None:
+    """What was opened with O_PATH is no socket that can be listened at, and is closed."""
+    machine.open_images()
+    path = machine.images / "socket"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.fspath(path))
+    fd = os.open(path, os.O_PATH)
+    assert machine.refuses(SERVE_CRIU, fd).endswith("cannot be used (Bad file descriptor)")
+    os.close(fd)
+
+
 @given(st.binary(min_size=1, max_size=60), st.integers(0, 2))
 def test_any_packet_is_taken_or_refused(data: bytes, nr_fds: int) -> None:
     """No bytes raise anything but Refused, or leave a descriptor behind."""
