@@ -21,6 +21,7 @@ TARGETS = {
     "pagemap": "test_pagemap:test_pieces_decode_as_the_whole_does",
     "flatten": "test_pagemap:test_flattening_of_anything_ends_and_stays_within_its_arrays",
     "handoff": "test_handoff:test_any_hand_off_is_taken_or_refused_and_leaves_no_descriptor",
+    "native": "test_native_handoff:test_any_packets_are_taken_or_refused_and_leave_no_descriptor",
     "options": "test_options:test_any_words_and_file_are_options_or_refused",
     "state": "test_state:test_state_that_passes_its_check_can_be_gone_on_with",
 }

@@ -9,10 +9,14 @@ import pytest
 from tests.fuzz.__main__ import TARGETS, main, property_of
 from tests.fuzz.seeds import NR_SEEDS, write_seeds
 
-ON_A_USERFAULTFD = pytest.param("handoff", marks=pytest.mark.uffd)
+ON_A_USERFAULTFD = {"handoff", "native"}
+ALL = [
+    pytest.param(target, marks=pytest.mark.uffd if target in ON_A_USERFAULTFD else ())
+    for target in sorted(TARGETS)
+]
 
 
-@pytest.mark.parametrize("target", [*sorted(TARGETS.keys() - {"handoff"}), ON_A_USERFAULTFD])
+@pytest.mark.parametrize("target", ALL)
 def test_seeds_hold_and_are_arguments_of_every_target(tmp_path: Path, target: str) -> None:
     """Each target takes the bytes that fuzzing begins with, and some of them are enough for it."""
     try_bytes = property_of(target)
