@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -59,6 +60,11 @@ class Server:
     def log(self) -> str:
         """What it has logged so far."""
         return self._log.read_text()
+
+    @property
+    def errors(self) -> list[str]:
+        """The errors in its log."""
+        return re.findall("^(?:\\(.*\\) )?Error: (.*)$", self.log, flags=re.MULTILINE)
 
     def wait_for_log(self, text: str) -> None:
         """Return when *text* is in the log."""
