@@ -140,7 +140,11 @@ class Client:
 
     def refused(self, request: pb.Request, *fds: int) -> list[str]:
         """Send a request, which is not, so that the daemon hangs up; return why."""
-        self.send(request, *fds)
+        return self.refused_bytes(request.SerializeToString(), *fds)
+
+    def refused_bytes(self, data: bytes, *fds: int) -> list[str]:
+        """The same of any packet."""
+        socket.send_fds(self.socket, [data], fds)
         answer = self.answer()
         assert not answer.accepted
         assert self.socket.recv(1) == b""
