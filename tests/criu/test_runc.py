@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from tests.criu.daemon import Daemon
 from tests.criu.harness import Tally
 from tests.criu.waiting import DEADLINE_S, wait_until
+from tests.service.serving import Server
 
 pytestmark = [pytest.mark.criu, pytest.mark.root]
 
@@ -73,31 +75,64 @@ def container(criu: Path, tmp_path: Path) -> Iterator[Container]:
     container.close()
 
 
+def checkpoint(container: Container) -> tuple[Path, Path]:
+    """Run a container and dump it; return the directories of its images and of CRIU's work."""
+    images, work = container.directory / "images", container.directory / "work"
+    work.mkdir()
+    container.configure("/victim", "/", str(NR_MIB), "1")
+    container.run("run", "-d", "--bundle", container.rootfs.parent, container.name)
+    wait_until((container.rootfs / "ready").exists, "victim's memory")
+    container.run("checkpoint", "--image-path", images, "--work-path", work, container.name)
+    return images, work
+
+
+def restore(container: Container, images: Path, work: Path) -> None:
+    """Restore it, and see that each page is right, of which some are touched at once."""
+    rootfs = container.rootfs
+    paths: list[str | Path] = ["--image-path", images, "--work-path", work]
+    (rootfs / "go").touch()
+    container.run(
+        "restore", "-d", "--lazy-pages", "--bundle", rootfs.parent, *paths, container.name
+    )
+    wait_until((rootfs / "plain").exists, "victim's report")
+    tally = Tally.read(rootfs / "plain")
+    assert (tally.nr_pages, tally.nr_wrong) == (NR_MIB * 256, 0), tally
+
+
+def nr_faults(log: str) -> int:
+    """Return how many faults a daemon says that it has served."""
+    [number] = re.findall(r"([0-9]+) faults served", log)[:1]
+    return int(number)
+
+
 def test_container_is_restored(container: Container, lazy_pages_command: list[str]) -> None:
     """Each page of a container is right after runc checkpoint and restore around the daemon, and
     some were faulted at."""
-    directory, rootfs = container.directory, container.rootfs
-    images, work = directory / "images", directory / "work"
-    work.mkdir()
-    container.configure("/victim", "/", str(NR_MIB), "1")
-    container.run("run", "-d", "--bundle", rootfs.parent, container.name)
-    wait_until((rootfs / "ready").exists, "victim's memory")
-    container.run("checkpoint", "--image-path", images, "--work-path", work, container.name)
-
+    images, work = checkpoint(container)
     where = ["-D", str(images), "-W", str(work)]
-    daemon = Daemon([*lazy_pages_command, *where, "-v3"], directory / "daemon.log")
+    daemon = Daemon([*lazy_pages_command, *where, "-v3"], container.directory / "daemon.log")
     try:
         daemon.wait_ready()
-        paths: list[str | Path] = ["--image-path", images, "--work-path", work]
-        (rootfs / "go").touch()
-        container.run(
-            "restore", "-d", "--lazy-pages", "--bundle", rootfs.parent, *paths, container.name
-        )
-        wait_until((rootfs / "plain").exists, "victim's report")
+        restore(container, images, work)
         assert daemon.wait() == 0, daemon.output.read_text()
     finally:
         daemon.close()
-    [nr_faults] = re.findall(r"([0-9]+) faults served", daemon.output.read_text())[:1]
-    assert int(nr_faults) > 0
-    tally = Tally.read(rootfs / "plain")
-    assert (tally.nr_pages, tally.nr_wrong) == (NR_MIB * 256, 0), tally
+    assert nr_faults(daemon.output.read_text()) > 0
+
+
+def test_container_is_restored_by_the_service(container: Container) -> None:
+    """The same with the daemon that stays, which is told of the images before: of one container
+    it has nothing open any more when that is whole."""
+    images, work = checkpoint(container)
+    server = Server(container.directory)
+    try:
+        before = server.fds()
+        words: list[str | Path] = ["serve", "criu", "-D", images, "-W", work]
+        command = [sys.executable, "-m", "lazypagesd.client.ctl", *words, "--socket", server.path]
+        subprocess.run(command, stdout=subprocess.DEVNULL, timeout=DEADLINE_S, check=True)
+        restore(container, images, work)
+        server.wait_for_log("restore 1 (criu): ended")
+        server.wait_for_fds(before)
+    finally:
+        server.close()
+    assert nr_faults(server.log) > 0
