@@ -173,6 +173,11 @@ class Protocol(Closing):
         self._over |= kind == "finished"
         return Step[(kind or "").upper()]
 
+    @property
+    def pending_fd(self) -> int | None:
+        """The descriptor of a session whose list of regions is not complete yet."""
+        return None if self._pending is None else self._pending.fd
+
     def close(self) -> None:
         """Close all that it owns."""
         if self._pending is not None:

@@ -12,10 +12,14 @@ import enum
 import errno
 import fcntl
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 UFFD_API = 0xAA
+UFFDIO_WRITEPROTECT = 0xC018AA06  # _IOWR(0xAA, 6, struct uffdio_writeprotect), of 3 u64
+# As in native/uffd.c: lifting a protection that is not there changes nothing.
+PROBE = struct.pack("=3Q", 0x10000, 0x1000, 0)
 
 # Not in Python 3.11's fcntl module; include/uapi/linux/fcntl.h.
 F_DUPFD_QUERY = 1027
@@ -87,3 +91,12 @@ def is_same(fd: int, other_fd: int) -> bool:
         return fcntl.fcntl(fd, F_DUPFD_QUERY, other_fd) == 1
     except OSError:
         return False
+
+
+def is_gone(fd: int) -> bool:
+    """Whether the address space behind *fd*, which no session serves, is no more."""
+    try:
+        fcntl.ioctl(fd, UFFDIO_WRITEPROTECT, PROBE)
+    except OSError as error:
+        return error.errno == errno.ESRCH
+    return False

@@ -112,6 +112,9 @@ class DropinHandoff:
         """Make the end of what it has sent the end of file."""
         self._connection.shutdown(socket.SHUT_RD)
 
+    async def outlast(self) -> None:
+        """Wait for nobody: each process is served as soon as its descriptor has come."""
+
     def hang_up(self) -> None:
         """Close the connection."""
         self._connection.close()

@@ -7,6 +7,7 @@ import contextlib
 import socket
 from collections.abc import Iterable
 
+from lazypagesd.engine.engine import PROBE_INTERVAL_S
 from lazypagesd.engine.pace import Pace
 from lazypagesd.engine.restore import Restore
 from lazypagesd.engine.state import memory_of
@@ -15,7 +16,7 @@ from lazypagesd.handoff import native
 from lazypagesd.handoff.criu import wait_for_message
 from lazypagesd.handoff.native import Step
 from lazypagesd.images.pagemap import PageMap
-from lazypagesd.kernel import fdpass
+from lazypagesd.kernel import fdpass, uffd
 from lazypagesd.proto import handoff_pb2 as pb
 from lazypagesd.service.admission import Admission, Peer
 from lazypagesd.service.dropin import DropinHandoff, sources_of
@@ -82,6 +83,15 @@ class NativeHandoff:
         self._criu_came.set()
         if self._criu is not None:
             self._criu.stop()
+
+    async def outlast(self) -> None:
+        """Wait for the end of a process whose list of regions will not be complete any more.
+
+        As long as its descriptor is open its threads wait: nobody knows their bytes.
+        """
+        fd = self._protocol.pending_fd
+        while fd is not None and not uffd.is_gone(fd):  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(PROBE_INTERVAL_S)
 
     def hang_up(self) -> None:
         """Close the connection, and CRIU's."""

@@ -45,6 +45,9 @@ class Handoff(Protocol):
     def stop(self) -> None:
         """Take in what has been sent already, and no more: the daemon is to end."""
 
+    async def outlast(self) -> None:
+        """Wait for the end of processes that have come and are served by no session."""
+
     def hang_up(self) -> None:
         """Close the connection, at which a restore that is not released has failed."""
 
@@ -160,12 +163,11 @@ class Restores:
                 self._connected.remove(handoff)
                 handoff.hang_up()
         except (LazyPagesError, OSError) as error:
-            await self._end_early(handoff.restore, error)
+            await self._end_early(handoff, error)
         except Exception:
             # Here, where it fails this restore alone: the others' processes would read zeros.
-            restore = handoff.restore
-            log.exception("%s: unexpected error, please report it", name_of(restore))
-            await self._end_failed(restore)
+            log.exception("%s: unexpected error, please report it", name_of(handoff.restore))
+            await self._end_failed(handoff)
 
     async def _hand_over(self, handoff: Handoff) -> None:
         try:
@@ -175,35 +177,38 @@ class Restores:
             if not self._handing_over:
                 self._handed_over.set()
 
-    async def _end_early(self, restore: Restore | None, error: Exception) -> None:
+    async def _end_early(self, handoff: Handoff, error: Exception) -> None:
+        restore = handoff.restore
         if self._stopping and not (restore and restore.released):
-            await self._end_unfinished(restore)
+            await self._end_unfinished(handoff)
         else:
             log.error("%s: %s", name_of(restore), error)
-            await self._end_failed(restore)
+            await self._end_failed(handoff)
 
-    async def _end_unfinished(self, restore: Restore | None) -> None:
-        if restore is not None:
-            log.warning("%s: ended before it was complete, and so it fails", restore.name)
-            await self._outlast(restore)
+    async def _end_unfinished(self, handoff: Handoff) -> None:
+        if handoff.restore is not None:
+            log.warning("%s: ended before it was complete, and so it fails", handoff.restore.name)
+            await self._outlast(handoff, handoff.restore)
 
-    async def _end_failed(self, restore: Restore | None) -> None:
+    async def _end_failed(self, handoff: Handoff) -> None:
         self._failed = True
+        restore = handoff.restore
         if restore is None:
             return
         if restore.released:
             # Its processes have gone on, and nobody is going to kill them.
             await restore.wait_ended()
         else:
-            await self._outlast(restore)
+            await self._outlast(handoff, restore)
 
-    async def _outlast(self, restore: Restore) -> None:
+    async def _outlast(self, handoff: Handoff, restore: Restore) -> None:
         # The connection is closed, which makes the restore tool kill what it has made; until then
         # nobody may see a zero, so their faults are answered still.
         restore.fail()
         try:
             async with asyncio.timeout(FAILED_GRACE_S):
                 await restore.wait_ended()
+                await handoff.outlast()
         except TimeoutError:
             log.error("%s: its processes live on without a restore, giving them up", restore.name)
             restore.abandon()
