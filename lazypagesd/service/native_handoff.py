@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Iterable
 
@@ -24,6 +25,11 @@ from lazypagesd.service.restores import Restores
 
 # How long a client may take to say what it wants.
 OPEN_TIMEOUT_S = 10.0
+
+# How long a list of regions may stand still before that is told.
+LIST_TIMEOUT_S = 10.0
+
+log = logging.getLogger(__name__)
 
 
 class NativeHandoff:
@@ -64,7 +70,7 @@ class NativeHandoff:
                 await self._receive_criu(self._listener)
             if self._visited or (self.restore and self.restore.released):
                 return
-            message = await self._next()
+            message = await self._further()
         raise HandoffError("hand-off: the client closed the connection before it had finished")
 
     async def conclude(self) -> None:
@@ -104,6 +110,24 @@ class NativeHandoff:
         """Close the files and images that came with it."""
         self._protocol.close()
         self._admission.memory[self._peer.uid] -= self._memory
+
+    async def _further(self) -> fdpass.Message:
+        if self._protocol.pending_fd is None:
+            return await self._next()
+        try:
+            async with asyncio.timeout(LIST_TIMEOUT_S):
+                return await self._next()
+        except TimeoutError:
+            # Its client is there, and may go on yet; but a process may be waiting, and nobody
+            # would know why.
+            assert self.restore is not None, "a list is that of a session"
+            log.warning(
+                "%s: hand-off: a list of regions has not gone on for %g s: until it is complete,"
+                " its process is not served",
+                self.restore.name,
+                LIST_TIMEOUT_S,
+            )
+        return await self._next()
 
     async def _next(self) -> fdpass.Message:
         message = await wait_for_message(self._connection, native.PACKET_MAX + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lazypagesd.proto import handoff_pb2 as pb
 from tests.service.daemon import wait_until
 from tests.service.serving import (
     FINISHED,
@@ -22,6 +23,7 @@ __all__ = ["stage", "victim_program"]
 pytestmark = pytest.mark.uffd
 
 LONG_GRACE = {"lazypagesd.service.restores.FAILED_GRACE_S": 60.0}
+NO_PATIENCE = {"lazypagesd.service.native_handoff.LIST_TIMEOUT_S": 0.1}
 LEFT_EARLY = "hand-off: the client closed the connection before it had finished"
 
 
@@ -45,6 +47,21 @@ def serve_another(stage: Stage, server: Server) -> None:
     assert client.do(RELEASE).state.ended
     restored.check()
     client.close()
+
+
+def test_list_that_never_ends_is_told_of(stage: Stage) -> None:
+    """A client that stops in a list and stays keeps its own process waiting, which the log says,
+    and nobody else; when the process is killed and the client gone, nothing stays."""
+    server, restored = stage.server(times=NO_PATIENCE | NO_GRACE), stage.restored()
+    before = server.fds()
+    client = begin_list(server, restored)
+    server.wait_for_log("restore 1: hand-off: a list of regions has not gone on for 0.1 s")
+    serve_another(stage, server)
+    client.do(pb.Request(add_regions=pb.AddRegions(regions=regions_of(restored.image)[1:])))
+    restored.check()
+    client.close()
+    restored.victim.kill()
+    server.wait_for_fds(before)
 
 
 def test_process_without_its_whole_list_reads_no_zeros(stage: Stage) -> None:
