@@ -113,12 +113,12 @@ class Client:
 
     def __init__(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.socket.settimeout(DEADLINE_S)
         try:
-            self.socket.connect(os.fspath(path))
+            self.socket.connect(os.fspath(path))  # which waits for room in the backlog
         except OSError:
             self.socket.close()
             raise
+        self.socket.settimeout(DEADLINE_S)
 
     def send(self, request: pb.Request, *fds: int) -> None:
         """Send a request."""

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+
 import pytest
 
 from lazypagesd.proto import handoff_pb2 as pb
-from tests.service.daemon import wait_until
+from tests.service.daemon import DEADLINE_S, OFTEN, wait_until
 from tests.service.serving import (
     FINISHED,
+    PAGE_SIZE,
+    PROGRESS,
     RELEASE,
     Client,
     Server,
@@ -16,6 +24,7 @@ from tests.service.serving import (
     session,
 )
 from tests.service.test_serve import BASE, NO_GRACE, Restored, Stage, handed_over, stage
+from tests.support.image import Image
 from tests.support.victim import victim_program
 
 __all__ = ["stage", "victim_program"]
@@ -24,7 +33,13 @@ pytestmark = pytest.mark.uffd
 
 LONG_GRACE = {"lazypagesd.service.restores.FAILED_GRACE_S": 60.0}
 NO_PATIENCE = {"lazypagesd.service.native_handoff.LIST_TIMEOUT_S": 0.1}
+NR_CONNECTIONS = 1000
 LEFT_EARLY = "hand-off: the client closed the connection before it had finished"
+
+
+def write_again(image: Image) -> None:
+    """Make the file what it was."""
+    Image(image.path, [(part.start, part.nr_pages) for part in image.parts])
 
 
 def begin_list(server: Server, restored: Restored) -> Client:
@@ -47,6 +62,24 @@ def serve_another(stage: Stage, server: Server) -> None:
     assert client.do(RELEASE).state.ended
     restored.check()
     client.close()
+
+
+def test_file_that_shrinks_is_waited_for(stage: Stage) -> None:
+    """A page that its file has lost is named in the log and waited for, while others come; it is
+    right once the file is whole again."""
+    server, restored = stage.server(times=OFTEN), stage.restored()
+    client = handed_over(server, restored)
+    last = restored.image.parts[0]  # whose bytes are the last in the file
+    os.truncate(restored.image.path, last.key * PAGE_SIZE + 100)
+    restored.victim.begin_reading(last.start)
+    server.wait_for_log(f"page {last.start:#x} is waited for and cannot be filled")
+    serve_another(stage, server)
+    write_again(restored.image)
+    restored.close()
+    assert asyncio.run(restored.victim.end_reading()) == restored.image.bytes(last.start, 1)
+    client.do(FINISHED)
+    assert client.do(RELEASE).state.ended
+    restored.check()
 
 
 def test_list_that_never_ends_is_told_of(stage: Stage) -> None:
@@ -87,3 +120,108 @@ def test_process_without_its_whole_list_is_given_up(stage: Stage) -> None:
     server.wait_for_fds(before)
     [_, given_up] = server.errors
     assert given_up == "restore 1: its processes live on without a restore, giving them up"
+
+
+# A restore tool that does as many of its steps as it is told to, and then waits to be killed.
+TOOL = """
+import os, signal, sys
+from itertools import islice
+from pathlib import Path
+from lazypagesd.client import Region, Restore
+path, nr_steps, uffd, pidfd, file, *regions = sys.argv[1:]
+numbers = [int(number) for number in regions]
+regions = [Region(*numbers[i : i + 3]) for i in range(0, len(numbers), 3)]
+steps = [
+    lambda restore: restore.add_session(
+        int(uffd), regions=regions, files=[int(file)], pidfd=int(pidfd)
+    ),
+    lambda restore: restore.finished(),
+    lambda restore: restore.release(),
+]
+restore = Restore.open("tool", Path(path))
+for step in islice(steps, int(nr_steps)):
+    step(restore)
+os.write(1, b"!")
+signal.pause()
+"""
+
+
+def start_tool(server: Server, restored: Restored, nr_steps: int) -> subprocess.Popen[bytes]:
+    """Start a restore tool, and return when it has done its steps."""
+    numbers = [
+        str(number)
+        for region in regions_of(restored.image)
+        for number in (region.start, region.nr_pages, region.offset)
+    ]
+    pidfd = os.pidfd_open(restored.victim.pid)
+    fds = restored.fd, pidfd, restored.file
+    command = [sys.executable, "-c", TOOL, str(server.path), str(nr_steps), *map(str, fds)]
+    tool = subprocess.Popen([*command, *numbers], stdout=subprocess.PIPE, pass_fds=fds)
+    os.close(pidfd)
+    assert tool.stdout is not None
+    with tool.stdout:
+        assert tool.stdout.read(1) == b"!"
+    return tool
+
+
+@pytest.mark.parametrize("nr_steps", range(4))
+def test_client_that_is_killed(stage: Stage, nr_steps: int) -> None:
+    """Its processes get their pages, or are given up with a word; and nothing of it stays."""
+    server, restored = stage.server(times=LONG_GRACE), stage.restored()
+    before = server.fds()
+    tool = start_tool(server, restored, nr_steps)
+    tool.kill()
+    tool.wait(DEADLINE_S)
+    if nr_steps:
+        restored.check()
+    restored.close()
+    restored.victim.kill()
+    server.wait_for_log("restore 1 (tool): ended")
+    server.wait_for_fds(before)
+    finished = nr_steps >= 2
+    assert server.errors == ([] if finished else [f"restore 1 (tool): {LEFT_EARLY}"])
+
+
+def test_thousand_connections(stage: Stage) -> None:
+    """Who floods the daemon with connections is told off, and neither who is being served nor who
+    comes afterwards is any worse off."""
+    config = stage.directory / "lazypagesd.toml"
+    config.write_text("[limits]\nconnections_per_user = 64\n")
+    server, restored = stage.server("--config", str(config)), stage.restored()
+    before = server.fds()
+    served = handed_over(server, restored)
+    restored.check(38, 30)
+    with ExitStack() as stack:
+        flood = [Client(server.path) for _ in range(NR_CONNECTIONS)]
+        for client in flood:
+            stack.callback(client.close)
+        for client in flood:
+            client.send(opening())
+        restored.check(60, 50)
+        answers = [client.answer() for client in flood]
+    reasons = [reason for answer in answers for reason in answer.refused]
+    assert len(reasons) > NR_CONNECTIONS // 2
+    assert all(reason.endswith("or raise connections_per_user") for reason in reasons)
+    served.do(FINISHED)
+    assert served.do(RELEASE).state.ended
+    restored.check()
+    served.close()
+    server.wait_for_fds(before)
+    serve_another(stage, server)
+
+
+def test_answers_that_are_never_read(stage: Stage) -> None:
+    """A client that sends a whole hand-off, and further requests until the daemon takes no more,
+    is served, and so is another one."""
+    server, restored = stage.server(times=OFTEN), stage.restored()
+    before = server.fds()
+    client = server.client()
+    client.send(opening())
+    client.send(session(regions_of(restored.image)), restored.fd, restored.file)
+    client.send(FINISHED)
+    for _ in range(NR_CONNECTIONS):
+        client.send(PROGRESS)
+    serve_another(stage, server)
+    restored.check()
+    client.close()
+    server.wait_for_fds(before)
