@@ -52,6 +52,16 @@ class Admission:
             )
         return reasons
 
+    def reason_to_hang_up(self, uid: int) -> str | None:
+        """Return why the last connection of user *uid* is not even heard.
+
+        Each takes a descriptor; up to twice as many as there may be are told that they are too
+        many.
+        """
+        if self.connections[uid] <= 2 * self.limits.connections_per_user:
+            return None
+        return f"user {uid} has {self.connections[uid] - 1} connections"
+
     def reasons_against_memory(self, uid: int, nr_bytes: int) -> list[str]:
         """Return why user *uid* may not have *nr_bytes* more."""
         if self.memory[uid] + nr_bytes <= self.limits.memory_per_user * MIB:

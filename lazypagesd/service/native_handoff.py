@@ -58,6 +58,8 @@ class NativeHandoff:
 
     async def receive(self) -> None:
         """Carry out requests until the restore is released, or a visit has begun."""
+        if reason := self._admission.reason_to_hang_up(self._peer.uid):
+            raise HandoffError(f"hand-off: {reason}: hung up")
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 message = await self._next()
