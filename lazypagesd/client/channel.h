@@ -1,8 +1,8 @@
 /*
  * channel.h: lazy memory in a process that may have no userfaultfd.
  *
- * Plain C for any program: compile the channel*.c beside this with it, link
- * with -pthread, and include this.  One channel a process.
+ * Plain C for any program: compile channel_all.c, which is beside this, with
+ * it, link with -pthread, and include this.  One channel a process.
  *
  *	lpd_channel_open(fd);                  // one end of a SOCK_SEQPACKET
  *	lpd_channel_register(addr, len);       // private anonymous memory

@@ -1,6 +1,7 @@
 /*
  * channel_internal.h: what the .c files of the channel share; see channel.h
- * for what they do, and wire.h for what is said.
+ * for what they do, and wire.h for what is said.  channel_all.c includes them,
+ * so what is static has another name in each.
  *
  *	channel.c         opening a channel, its lock, and fork()
  *	channel_serve.c   packets, and how they are applied
