@@ -5,6 +5,7 @@
 #include "channel_internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
@@ -116,25 +117,61 @@ static struct lpd_wire_api grant(const struct lpd_wire_api *asked)
 	return ret;
 }
 
-static int exchange(int fd)
+/* The next request, or one that nobody grants; -errno, or 0 at the end. */
+static ssize_t receive_request(int fd, struct lpd_wire_api *ret_asked)
 {
-	struct lpd_wire_api asked = {0};
 	ssize_t n;
 
 	do {
-		n = recv(fd, &asked, sizeof(asked), MSG_TRUNC);
+		n = recv(fd, ret_asked, sizeof(*ret_asked), MSG_TRUNC);
 	} while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return -errno;
-	if (n != sizeof(asked))
-		asked.api = 0;
+	if (n != sizeof(*ret_asked))
+		ret_asked->api = 0;
+	return n < 0 ? -errno : n;
+}
 
-	struct lpd_wire_api answer = grant(&asked);
-	if (send(fd, &answer, sizeof(answer), MSG_NOSIGNAL) < 0)
-		return -errno;
+/* Who asks for more than is understood here may ask for less then. */
+static int exchange(int fd)
+{
+	struct lpd_wire_api asked, answer = {0};
+	int rc_at_end = -EPIPE;
+
+	while (!answer.api) {
+		ssize_t n = receive_request(fd, &asked);
+
+		if (n <= 0)
+			return n ? n : rc_at_end;
+		answer = grant(&asked);
+		if (send(fd, &answer, sizeof(answer), MSG_NOSIGNAL) < 0)
+			return -errno;
+		rc_at_end = -EINVAL;
+	}
 	lpd_channel.is_v2 = answer.api == LPD_API_V2;
 	lpd_channel.features = answer.features;
-	return answer.api ? 0 : -EINVAL;
+	return 0;
+}
+
+/*
+ * A program that is executed must not keep the channel from ending, and a
+ * fault that is told of waits until there is room for it.
+ */
+static int set_flags(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0 ||
+	    fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+		return -errno;
+	return 0;
+}
+
+static int prepare(int fd)
+{
+	if (lpd_channel.fd >= 0)
+		return -EBUSY;
+
+	int rc = set_flags(fd);
+	return rc ? rc : exchange(fd);
 }
 
 int lpd_channel_open(int fd)
@@ -144,7 +181,7 @@ int lpd_channel_open(int fd)
 		/* Who waits in it can be interrupted by what faults as well. */
 		.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK | SA_RESTART,
 	};
-	int rc = lpd_channel.fd >= 0 ? -EBUSY : exchange(fd);
+	int rc = prepare(fd);
 
 	if (rc) {
 		close(fd);

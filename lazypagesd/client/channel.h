@@ -36,8 +36,11 @@
 
 /*
  * Answer the exchange at the other end of fd, and serve from then on, in a
- * thread of the library.  Takes ownership of fd.  -EINVAL if the other end
- * wants what is not understood here; it has been told.
+ * thread of the library.  Takes ownership of fd, also if it fails; makes it
+ * blocking, and closed in programs that are executed.  Waits until the other
+ * end has asked for what is understood here, or has closed: -EINVAL if it
+ * asked for something else, -EPIPE if for nothing.  -EBUSY if the process has
+ * a channel.
  */
 int lpd_channel_open(int fd);
 

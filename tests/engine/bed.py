@@ -83,13 +83,18 @@ class Bed:
             victim.call("register", at(page), nr_pages * PAGE_SIZE)
         return victim
 
-    def channel(self, *runs: tuple[int, int], api: Api = Api.V2) -> tuple[Victim, socket.socket]:
-        """Start a process whose memory is filled over a channel, and return that as well."""
+    def channel_to_open(self) -> tuple[Victim, socket.socket]:
+        """Start a process that is opening a channel, and return that as well."""
         victim = self._stack.enter_context(Family(self._program, self._directory)).start()
         victim.call("chopen")
         channel = self._stack.enter_context(socket.socket(fileno=victim.hand_over()))
         channel.settimeout(DEADLINE_S)
         victim.begin_aside("chserve")
+        return victim, channel
+
+    def channel(self, *runs: tuple[int, int], api: Api = Api.V2) -> tuple[Victim, socket.socket]:
+        """Start a process whose memory is filled over a channel, and return that as well."""
+        victim, channel = self.channel_to_open()
         negotiate(channel, api)
         victim.call("rejoin")
         for page, nr_pages in runs:

@@ -8,18 +8,28 @@ import os
 import signal
 import socket
 import struct
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from lazypagesd.engine.session import End
 from lazypagesd.images.mm import PAGE_SIZE
-from lazypagesd.kernel.channel import Api
+from lazypagesd.kernel.channel import Api, Offer, negotiate, request
+from lazypagesd.native import lib
 from tests.engine.bed import Bed, at, check, check_moved, check_zero
 from tests.support.image import wrong_pages
 from tests.support.victim import Victim
 
 OP = struct.Struct("=3Q")  # struct lpd_op
 COPY, END = 3, 17  # enum lpd_op_kind
+
+
+def is_sending(pid: int) -> bool:
+    """Whether a thread of a process waits for room in a socket."""
+    return any(
+        path.read_text().startswith("sock_") for path in Path(f"/proc/{pid}/task").glob("*/wchan")
+    )
 
 
 async def unmap(victim: Victim, page: int, nr_pages: int) -> None:
@@ -32,6 +42,54 @@ async def discard(victim: Victim, page: int, nr_pages: int) -> None:
 
 async def move(victim: Victim, page: int, nr_pages: int, to: int) -> None:
     await victim.do("chmremap", at(page), nr_pages * PAGE_SIZE, at(to))
+
+
+async def test_process_that_understands_less_is_asked_for_less(bed: Bed) -> None:
+    """A request that is not understood is answered with zeros, and the next one is as good as
+    the first."""
+    victim, channel = bed.channel_to_open()
+    for asked in (Offer(0xAC, 0, 0, 0), replace(request(Api.V2), features=0x7F), b"?"):
+        channel.send(asked if isinstance(asked, bytes) else asked.pack())
+        assert Offer.parse(channel.recv(64)) == Offer(0, 0, 0, 0)
+    negotiate(channel, Api.V1)
+    assert victim.call("rejoin") == 0
+
+
+@pytest.mark.parametrize(
+    ("requests", "error"), [([], errno.EPIPE), ([Offer(0xAC, 0, 0, 0)], errno.EINVAL)]
+)
+async def test_channel_that_closes_is_not_opened(
+    bed: Bed, requests: list[Offer], error: int
+) -> None:
+    """A process that waits to be asked is told when nobody is going to, and why."""
+    victim, channel = bed.channel_to_open()
+    for asked in requests:
+        channel.send(asked.pack())
+        channel.recv(64)
+    channel.close()
+    with pytest.raises(OSError) as caught:
+        victim.call("rejoin")
+    assert caught.value.errno == error
+
+
+async def test_process_that_executes_another_program_is_gone(bed: Bed) -> None:
+    """The channel is not inherited, whatever flags it came with."""
+    victim, image = bed.serve_channel([(0, 64)], [(0, 64)])
+    await check(victim, image, 0)
+    victim.exec()
+    await bed.until_ended(bed.session, End.GONE)
+
+
+async def test_no_fault_is_lost_when_the_socket_is_full(bed: Bed) -> None:
+    """More threads than the socket has room for, each at memory of its own, before anybody
+    reads: all of them are answered, whatever flags the socket came with."""
+    victim, channel = bed.channel((0, 16 * 500))
+    await victim.do("begin", at(0), PAGE_SIZE, 500, 16 * PAGE_SIZE)
+    await bed.until(lambda: is_sending(victim.pid), "a full socket")
+    image = bed.image((0, 16 * 500))
+    bed.attach(victim, image, fd=channel.detach(), protocol=lib.LPD_PROTOCOL_CHANNEL_V2)
+    expected = b"".join(image.page(at(16 * i)) for i in range(500))
+    assert wrong_pages(await victim.end_reading(), expected) == []
 
 
 @pytest.mark.parametrize("api", list(Api))

@@ -186,13 +186,15 @@ static int64_t do_handover(const uint64_t *args)
 
 static int channel_fd = -1;
 
-/* The other end is handed over in its place. */
+/* The other end is handed over in its place; ours has no flag that helps. */
 static int64_t do_chopen(const uint64_t *args)
 {
 	int fds[2];
 
 	(void)args;
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, fds) < 0 ||
+	    fcntl(fds[0], F_SETFL, O_NONBLOCK) < 0 ||
+	    fcntl(fds[1], F_SETFD, FD_CLOEXEC) < 0)
 		return -errno;
 	channel_fd = fds[0];
 	uffd = fds[1];
