@@ -52,6 +52,10 @@ void lpd_channel_wake_all(void)
 
 /* ---- fork ---- */
 
+/*
+ * If it cannot be told (ETOOMANYREFS; gVisor takes no descriptors to the host),
+ * the child has no channel: it gets SIGSEGV where something is missing.
+ */
 static void before_fork(void)
 {
 	uint64_t number = 0; /* given at the other end */
@@ -67,7 +71,10 @@ static void before_fork(void)
 	/* For who fills; the system allows less. */
 	(void)setsockopt(fds[1], SOL_SOCKET, SO_SNDBUF, &(int){1 << 22},
 			 sizeof(int));
-	lpd_channel_tell(LPD_V2_FORK, &number, 1, fds[1]);
+	if (lpd_channel_tell(LPD_V2_FORK, &number, 1, fds[1]) < 0) {
+		close(fds[0]);
+		lpd_channel.child_fd = -1;
+	}
 	close(fds[1]);
 }
 

@@ -126,19 +126,21 @@ int lpd_channel_start_serving(void);
 
 /*
  * Send a packet, and with it a descriptor unless fd is -1; it stays the
- * caller's.  That nobody is there to read it is no error: see there.  Needs no
- * lock; callable in a signal handler, where it may change errno.
+ * caller's.  0 or a negative errno: that nobody is there to read it is no
+ * error, see there.  Needs no lock; callable in a signal handler, where it may
+ * change errno.
  */
-void lpd_channel_send_packet(const void *bytes, size_t len, int fd);
+int lpd_channel_send_packet(const void *bytes, size_t len, int fd);
 
 /*
  * Tell of an event, with at most 3 arguments and fd as above, and take packets
  * until it has been read.  Nothing is told of a type that the other end has
  * not asked for, nor after the end.  The caller holds the lock, and keeps it
- * until the event has taken place.
+ * until the event has taken place; which it must not if this fails, with a
+ * negative errno.
  */
-void lpd_channel_tell(unsigned int type, const uint64_t *args,
-		      unsigned int nr_args, int fd);
+int lpd_channel_tell(unsigned int type, const uint64_t *args,
+		     unsigned int nr_args, int fd);
 
 /* ---- channel_faults.c ---- */
 

@@ -142,28 +142,31 @@ void lpd_channel_populate(const void *addr, size_t len)
 
 /* ---- calls that change the mappings ---- */
 
-static void tell_range(unsigned int type, const void *addr, size_t len)
+static int tell_range(unsigned int type, const void *addr, size_t len)
 {
 	uint64_t args[] = {(uintptr_t)addr, (uintptr_t)addr + len};
 
-	lpd_channel_tell(type, args, 2, -1);
+	return lpd_channel_tell(type, args, 2, -1);
+}
+
+static int unmap_range(void *addr, size_t len)
+{
+	int rc = has_room() ? tell_range(LPD_V2_UNMAP, addr, len) : -ENOMEM;
+
+	if (rc)
+		return rc;
+	forget((uintptr_t)addr, len);
+	return munmap(addr, len) < 0 ? -errno : 0;
 }
 
 int lpd_channel_munmap(void *addr, size_t len)
 {
 	sigset_t mask;
-	int rc;
 
 	if (!is_range(addr, len))
 		return -EINVAL;
 	lpd_channel_lock(&mask);
-	if (has_room()) {
-		tell_range(LPD_V2_UNMAP, addr, len);
-		forget((uintptr_t)addr, len);
-		rc = munmap(addr, len) < 0 ? -errno : 0;
-	} else {
-		rc = -ENOMEM;
-	}
+	int rc = unmap_range(addr, len);
 	lpd_channel_unlock(&mask);
 	return rc;
 }
@@ -180,16 +183,14 @@ static void make_zero(struct range *range, size_t first, size_t end)
 	}
 }
 
-int lpd_channel_discard(void *addr, size_t len)
+static int discard_range(void *addr, size_t len)
 {
 	size_t first, end;
-	sigset_t mask;
+	int rc = tell_range(LPD_V2_REMOVE, addr, len);
 
-	if (!is_range(addr, len))
-		return -EINVAL;
-	lpd_channel_lock(&mask);
-	tell_range(LPD_V2_REMOVE, addr, len);
-	int rc = madvise(addr, len, MADV_DONTNEED) < 0 ? -errno : 0;
+	if (rc)
+		return rc;
+	rc = madvise(addr, len, MADV_DONTNEED) < 0 ? -errno : 0;
 	for (unsigned int i = 0; i < lpd_channel.nr_ranges; i++) {
 		struct range *range = &lpd_channel.ranges[i];
 
@@ -199,6 +200,17 @@ int lpd_channel_discard(void *addr, size_t len)
 			lpd_range_publish(range, first, end);
 		}
 	}
+	return rc;
+}
+
+int lpd_channel_discard(void *addr, size_t len)
+{
+	sigset_t mask;
+
+	if (!is_range(addr, len))
+		return -EINVAL;
+	lpd_channel_lock(&mask);
+	int rc = discard_range(addr, len);
 	lpd_channel_unlock(&mask);
 	return rc;
 }
@@ -231,8 +243,10 @@ static int move_range(uint8_t *from, size_t len, uint8_t *to)
 		i++;
 	if (i == lpd_channel.nr_ranges || (end - first) * PAGE_SIZE != len)
 		return -EFAULT;
-	lpd_channel_tell(LPD_V2_REMAP, args, 3, -1);
+	int rc = lpd_channel_tell(LPD_V2_REMAP, args, 3, -1);
 
+	if (rc)
+		return rc;
 	struct range range = cut(i, first, end);
 	forget((uintptr_t)to, len);
 	if (map(to, len, PROT_NONE, MAP_FIXED) == MAP_FAILED)

@@ -221,7 +221,14 @@ int lpd_channel_start_serving(void)
  * taken, the page and the last word among it.  Whether it is the end turns out
  * then.
  */
-void lpd_channel_send_packet(const void *bytes, size_t len, int fd)
+static int result_of_sending(ssize_t n)
+{
+	if (n >= 0 || errno == EPIPE || errno == ECONNRESET)
+		return 0;
+	return -errno;
+}
+
+int lpd_channel_send_packet(const void *bytes, size_t len, int fd)
 {
 	union {
 		struct cmsghdr head;
@@ -242,23 +249,28 @@ void lpd_channel_send_packet(const void *bytes, size_t len, int fd)
 		n = sendmsg(lpd_channel.fd, &packet, MSG_NOSIGNAL);
 	} while (n < 0 &&
 		 (errno == EINTR || errno == ENOBUFS || errno == ENOMEM));
+	return result_of_sending(n);
 }
 
-void lpd_channel_tell(unsigned int type, const uint64_t *args,
-		      unsigned int nr_args, int fd)
+int lpd_channel_tell(unsigned int type, const uint64_t *args,
+		     unsigned int nr_args, int fd)
 {
 	struct lpd_v2_message messages[3];
 
 	if (!(lpd_channel.features & LPD_V2_FEATURE(type)) ||
 	    lpd_channel.complete || lpd_channel.ended)
-		return;
+		return 0;
 	for (unsigned int i = 0; i < nr_args; i++) {
 		messages[i].type = i ? LPD_V2_ARGUMENT : type;
 		messages[i].arg = args[i];
 	}
-	lpd_channel_send_packet(messages, nr_args * sizeof(messages[0]), fd);
+	int rc = lpd_channel_send_packet(messages,
+					 nr_args * sizeof(messages[0]), fd);
+	if (rc)
+		return rc;
 	/* After the last word nobody reads, and nothing is filled. */
 	while (!lpd_channel.ended && !lpd_channel.complete &&
 	       take_packet() != LPD_OP_READ)
 		wait_readable();
+	return 0;
 }

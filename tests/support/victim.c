@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <linux/sched.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
@@ -199,6 +200,33 @@ static int64_t do_chopen(const uint64_t *args)
 	channel_fd = fds[0];
 	uffd = fds[1];
 	return 0;
+}
+
+/* To who listens beside our own socket: nothing needs to be handed over. */
+static int64_t do_chconnect(const uint64_t *args)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+
+	(void)args;
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s.channel",
+		 socket_path);
+	channel_fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+	return result_of(
+		connect(channel_fd, (struct sockaddr *)&addr, sizeof(addr)));
+}
+
+/* Be one that does not know v2: answer a request with zeros. */
+static int64_t do_chrefuse(const uint64_t *args)
+{
+	uint64_t packet[4] = {0};
+	struct pollfd poller = {.fd = channel_fd, .events = POLLIN};
+
+	(void)args;
+	if (poll(&poller, 1, -1) < 0 ||
+	    recv(channel_fd, packet, sizeof(packet), 0) < 0)
+		return -errno;
+	memset(packet, 0, sizeof(packet));
+	return result_of(send(channel_fd, packet, sizeof(packet), 0));
 }
 
 /* Answers the exchange. */
@@ -560,22 +588,23 @@ static const struct {
 	const char *name;
 	command_fn *run;
 } commands[] = {
-	{"open", do_open},         {"mmap", do_mmap},
-	{"register", do_register}, {"fill", do_fill},
-	{"handover", do_handover}, {"begin", do_begin},
-	{"write", do_write},       {"munmap", do_munmap},
-	{"mremap", do_mremap},     {"madvise", do_madvise},
-	{"mprotect", do_mprotect}, {"hammer", do_hammer},
-	{"hush", do_hush},         {"fork", do_fork},
-	{"forkexit", do_forkexit}, {"forks", do_forks},
-	{"exec", do_exec},         {"exit", do_exit},
-	{"crowd", do_crowd},       {"stripe", do_stripe},
-	{"mlock2", do_mlock2},     {"forkas", do_forkas},
-	{"setuid", do_setuid},     {"chopen", do_chopen},
-	{"chserve", do_chserve},   {"chregister", do_chregister},
-	{"chmunmap", do_chmunmap}, {"chdiscard", do_chdiscard},
-	{"chmremap", do_chmremap}, {"chpopulate", do_chpopulate},
-	{"syscall", do_syscall},   {"mappings", do_mappings},
+	{"open", do_open},           {"mmap", do_mmap},
+	{"register", do_register},   {"fill", do_fill},
+	{"handover", do_handover},   {"begin", do_begin},
+	{"write", do_write},         {"munmap", do_munmap},
+	{"mremap", do_mremap},       {"madvise", do_madvise},
+	{"mprotect", do_mprotect},   {"hammer", do_hammer},
+	{"hush", do_hush},           {"fork", do_fork},
+	{"forkexit", do_forkexit},   {"forks", do_forks},
+	{"exec", do_exec},           {"exit", do_exit},
+	{"crowd", do_crowd},         {"stripe", do_stripe},
+	{"mlock2", do_mlock2},       {"forkas", do_forkas},
+	{"setuid", do_setuid},       {"chopen", do_chopen},
+	{"chserve", do_chserve},     {"chregister", do_chregister},
+	{"chmunmap", do_chmunmap},   {"chdiscard", do_chdiscard},
+	{"chmremap", do_chmremap},   {"chpopulate", do_chpopulate},
+	{"syscall", do_syscall},     {"mappings", do_mappings},
+	{"chconnect", do_chconnect}, {"chrefuse", do_chrefuse},
 };
 
 static int64_t run_command(const char *name, const uint64_t *args)
