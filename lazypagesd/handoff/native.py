@@ -14,7 +14,6 @@ import enum
 import os
 import re
 import socket
-import stat
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,8 +22,14 @@ from google.protobuf.message import DecodeError
 
 from lazypagesd.closing import Closing
 from lazypagesd.engine.pace import EAGER, LAZY, MAX_RATE, Pace
-from lazypagesd.errors import HandoffError, ImageError, SourceError
-from lazypagesd.handoff.vetting import ALL_EVENTS, MAPPING_EVENTS, reasons_against
+from lazypagesd.errors import HandoffError, ImageError
+from lazypagesd.handoff.vetting import (
+    ALL_EVENTS,
+    MAPPING_EVENTS,
+    look_at,
+    reason_against_listener,
+    reasons_against,
+)
 from lazypagesd.images.checkpoint import Checkpoint
 from lazypagesd.images.pagemap import PageMap
 from lazypagesd.images.regions import NamedRegion, RegionTable
@@ -181,9 +186,7 @@ class Protocol(Closing):
     def close(self) -> None:
         """Close all that it owns."""
         if self._pending is not None:
-            fdpass.close_all(
-                fd for fd in (self._pending.fd, self._pending.pidfd) if fd is not None
-            )
+            self._pending.close()
             self._pending = None
         self._files.close()
 
@@ -350,20 +353,6 @@ def vet(fd: int, request: pb.AddSession) -> list[str]:
     return [f"the userfaultfd cannot be served: {reason}" for reason in reasons]
 
 
-def look_at(fds: Sequence[int]) -> tuple[tuple[FileSource, ...], list[str]]:
-    """Return *fds* as sources, and every reason why one cannot be."""
-    sources, reasons = [], []
-    for i, fd in enumerate(fds):
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            reasons.append(f"file {i}: is no regular file ({uffd.target(fd)})")
-            continue
-        try:
-            sources.append(FileSource.of(fd, uffd.target(fd)))
-        except SourceError as error:
-            reasons.append(f"file {i}: {error}")
-    return tuple(sources), reasons
-
-
 def load(directory_fd: int) -> Checkpoint:
     """Load the images in a directory, which a client has opened; Refused says what is wrong."""
     try:
@@ -372,24 +361,6 @@ def load(directory_fd: int) -> Checkpoint:
         raise Refused([f"images: {error}"]) from error
     except OSError as error:
         raise Refused([f"images: {error.filename or 'directory'}: {error.strerror}"]) from error
-
-
-def reason_against_listener(fd: int) -> str | None:
-    """Return why CRIU cannot connect to *fd*."""
-    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-        return f"no socket ({uffd.target(fd)})"
-    copy = os.dup(fd)
-    try:
-        sock = socket.socket(fileno=copy)
-    except OSError as error:  # its path was opened, with O_PATH
-        os.close(copy)
-        return f"the socket cannot be used ({error.strerror})"
-    with sock:
-        if (sock.family, sock.type) != (socket.AF_UNIX, socket.SOCK_STREAM):
-            return "the socket is not of AF_UNIX and SOCK_STREAM"
-        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            return "the socket does not listen: call listen() first"
-    return None
 
 
 def shorten(reasons: Sequence[str]) -> list[str]:

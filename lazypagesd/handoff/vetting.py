@@ -1,8 +1,15 @@
-"""Whether a userfaultfd can be served exactly, read from the descriptor itself."""
+"""Whether what came with a hand-off can be served exactly, read from the descriptors."""
 
 from __future__ import annotations
 
+import os
+import socket
+import stat
+from collections.abc import Sequence
+
+from lazypagesd.errors import SourceError
 from lazypagesd.kernel import uffd
+from lazypagesd.sources.file import FileSource
 
 MAPPING_EVENTS = uffd.Feature.EVENT_REMAP | uffd.Feature.EVENT_REMOVE | uffd.Feature.EVENT_UNMAP
 ALL_EVENTS = uffd.Feature.EVENT_FORK | MAPPING_EVENTS
@@ -25,3 +32,35 @@ def reasons_against(
     if uffd.Feature.SIGBUS in found.features:
         reasons.append("it has UFFD_FEATURE_SIGBUS, and so sends no messages: do without")
     return reasons
+
+
+def look_at(fds: Sequence[int]) -> tuple[tuple[FileSource, ...], list[str]]:
+    """Return *fds* as sources, and every reason why one cannot be."""
+    sources, reasons = [], []
+    for i, fd in enumerate(fds):
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            reasons.append(f"file {i}: is no regular file ({uffd.target(fd)})")
+            continue
+        try:
+            sources.append(FileSource.of(fd, uffd.target(fd)))
+        except SourceError as error:
+            reasons.append(f"file {i}: {error}")
+    return tuple(sources), reasons
+
+
+def reason_against_listener(fd: int) -> str | None:
+    """Return why CRIU cannot connect to *fd*."""
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return f"no socket ({uffd.target(fd)})"
+    copy = os.dup(fd)
+    try:
+        sock = socket.socket(fileno=copy)
+    except OSError as error:  # its path was opened, with O_PATH
+        os.close(copy)
+        return f"the socket cannot be used ({error.strerror})"
+    with sock:
+        if (sock.family, sock.type) != (socket.AF_UNIX, socket.SOCK_STREAM):
+            return "the socket is not of AF_UNIX and SOCK_STREAM"
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return "the socket does not listen: call listen() first"
+    return None
