@@ -85,6 +85,7 @@ class Restore:
         pidfd: int | None = None,
         never_forks: bool = False,
         never_changes_mappings: bool = False,
+        channel: bool = False,
     ) -> None:
         """Hand one address space over; its faults are answered when this returns."""
         await self._ask(
@@ -96,6 +97,7 @@ class Restore:
                 pidfd=pidfd,
                 never_forks=never_forks,
                 never_changes_mappings=never_changes_mappings,
+                channel=channel,
             )
         )
 

@@ -101,6 +101,7 @@ def session(
     pidfd: int | None,
     never_forks: bool,
     never_changes_mappings: bool,
+    channel: bool,
 ) -> Iterator[Packet]:
     """Yield what hands one address space over: its list of regions may need many packets."""
     rest = iter(regions)
@@ -112,6 +113,7 @@ def session(
         pidfd=pidfd is not None,
         never_forks=never_forks,
         never_changes_mappings=never_changes_mappings,
+        channel=channel,
     )
     fds = [userfaultfd, *([] if pidfd is None else [pidfd]), *files]
     yield Packet(pb.Request(add_session=request), fds)

@@ -73,12 +73,16 @@ class Restore:
         pidfd: int | None = None,
         never_forks: bool = False,
         never_changes_mappings: bool = False,
+        channel: bool = False,
     ) -> None:
         """Hand one address space over; its faults are answered when this returns.
 
         Its bytes are in *files* as *regions* say, which ascend by their addresses, or those of
         process *image_pid* in the images; the rest is zero.  A process that *never_forks* or
         *never_changes_mappings* needs a userfaultfd without the events that would tell.
+
+        With *channel* the descriptor is one end of a channel (lazypagesd.client.channel), in whose
+        process open() has to be called meanwhile, if it was not before.
         """
         for packet in messages.session(
             userfaultfd,
@@ -88,6 +92,7 @@ class Restore:
             pidfd=pidfd,
             never_forks=never_forks,
             never_changes_mappings=never_changes_mappings,
+            channel=channel,
         ):
             self._ask(packet)
 

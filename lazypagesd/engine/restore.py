@@ -126,6 +126,10 @@ class Restore:
             self.record.close()
             self.record = None
 
+    def check_new(self, name: str, fd: int) -> None:
+        """Raise SessionError if the descriptor that is to be *name* is being served already."""
+        self._engine.check_new(name, fd)
+
     def release(self) -> None:
         """Fill what is missing from now on, at its pace: the restore tool has finished."""
         self.released = self._complete = True

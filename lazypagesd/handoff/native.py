@@ -33,7 +33,7 @@ from lazypagesd.handoff.vetting import (
 from lazypagesd.images.checkpoint import Checkpoint
 from lazypagesd.images.pagemap import PageMap
 from lazypagesd.images.regions import NamedRegion, RegionTable
-from lazypagesd.kernel import fdpass, pidfd, uffd
+from lazypagesd.kernel import channel, fdpass, pidfd, uffd
 from lazypagesd.proto import handoff_pb2 as pb
 from lazypagesd.sources.file import FileSource
 
@@ -80,12 +80,16 @@ class Attached:
 @dataclass(frozen=True, slots=True)
 class Session:
     """An address space that is to be served.  The receiver owns *fd* and *pidfd*; *sources* are
-    the protocol's."""
+    the protocol's.
+
+    *channel* says which messages a channel has to send; None where *fd* is a userfaultfd.
+    """
 
     fd: int
     pidfd: int | None
     page_map: PageMap
     sources: tuple[FileSource, ...]
+    channel: channel.Type | None
 
     def close(self) -> None:
         """Close what the receiver owns, who does not want it."""
@@ -124,6 +128,10 @@ class _Pending:
     pidfd: int | None
     table: RegionTable
     sources: tuple[FileSource, ...]
+    channel: channel.Type | None
+
+    def session(self, page_map: PageMap, sources: tuple[FileSource, ...] | None = None) -> Session:
+        return Session(self.fd, self.pidfd, page_map, sources or self.sources, self.channel)
 
     def close(self) -> None:
         os.close(self.fd)
@@ -241,7 +249,8 @@ class Protocol(Closing):
         if reasons:
             raise Refused(reasons)
         self._nr_sessions += 1
-        pending = _Pending(fds[0], fds[1] if request.pidfd else None, table, sources)
+        types = types_needed(request) if request.channel else None
+        pending = _Pending(fds[0], fds[1] if request.pidfd else None, table, sources, types)
         for source in sources:
             self._files.callback(os.close, source.fd)
         fds.clear()
@@ -260,7 +269,7 @@ class Protocol(Closing):
         if more:
             return Step.MORE
         self._pending = None
-        return Session(pending.fd, pending.pidfd, pending.table.page_map(), pending.sources)
+        return pending.session(pending.table.page_map())
 
     def _serve_criu(self, fds: list[int]) -> Listener:
         if self._checkpoint is None or self._nr_sessions:
@@ -301,7 +310,7 @@ class Protocol(Closing):
         page_map = self._checkpoint.page_map(pid)
         sources = tuple(FileSource.of(file.fd, file.name) for file in page_map.sources)
         self._pending = None
-        return Session(pending.fd, pending.pidfd, page_map, sources)
+        return pending.session(page_map, sources)
 
 
 def decode(data: bytes) -> pb.Request:
@@ -338,8 +347,21 @@ def pace_of(pace: pb.Pace) -> Pace:
     return ends.get(pace.kind) or Pace(pace.rate)
 
 
+def types_needed(request: pb.AddSession) -> channel.Type:
+    """Return which messages a channel has to send for what *request* says of its process."""
+    types = channel.Type.PAGEFAULT
+    if not request.never_forks:
+        types |= channel.Type.FORK
+    if not request.never_changes_mappings:
+        types |= channel.MAPPING_TYPES
+    return types
+
+
 def vet(fd: int, request: pb.AddSession) -> list[str]:
-    """Return every reason why the userfaultfd *fd* cannot be served as *request* wants it."""
+    """Return every reason why the descriptor *fd* cannot be served as *request* wants it."""
+    if request.channel:
+        reason = channel.reason_against(fd)
+        return [f"descriptor 0 is no channel: {reason} ({uffd.target(fd)})"] if reason else []
     found = uffd.describe(fd)
     if found is None:
         return [f"descriptor 0 is no userfaultfd ({uffd.target(fd)})"]

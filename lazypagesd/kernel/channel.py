@@ -4,16 +4,23 @@ Some facts (client/wire.h, and docs/explanation/protocols.md): who serves asks w
 features that it wants; the process answers with what there is, or with zeros alone (EINVAL).  The
 features are the message types, 1 << (type - 1), which v2 announces in *bits* as well, shifted by
 12; the low bits are those that may be set in the address of a fault.
+
+Whether the socket blocks is of no account: it is never asked to, since a process that has a copy
+could change that at any time.
 """
 
 from __future__ import annotations
 
 import enum
 import errno
+import os
 import socket
+import stat
 import struct
 from dataclasses import dataclass
 from typing import Self
+
+from lazypagesd.native import lib
 
 API = struct.Struct("=4Q")  # struct lpd_wire_api
 V2_SHIFT = 12
@@ -38,6 +45,7 @@ class Type(enum.IntFlag):
     ARGUMENT = 1 << 5
 
 
+MAPPING_TYPES = Type.REMAP | Type.REMOVE | Type.UNMAP | Type.ARGUMENT
 ALL_TYPES = sum(Type)
 BIT_WRITE = 1  # UFFD_BIT_WRITE; UFFD_BIT_WP (2) tells of faults that nobody here can answer
 OPERATIONS = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 16 | 1 << 17  # LPD_OP_WAKE ... LPD_OP_END
@@ -64,9 +72,23 @@ class Offer:
         return API.pack(self.api, self.bits, self.ioctls, self.features)
 
 
+CLOSED = "the process has closed the channel"
+# The answer of who does not know the API, or a feature.
+UNKNOWN = Offer(0, 0, 0, 0)
+
+
 def refusal(reason: str) -> OSError:
     """Return the error that one end meets when it does not understand the other."""
     return OSError(errno.EINVAL, f"api exchange: {reason}")
+
+
+def protocol_of(api: Api | None) -> int:
+    """Return how a descriptor with such messages is served; without an API it is a userfaultfd."""
+    return {
+        None: lib.LPD_PROTOCOL_UFFD_MSG,
+        Api.V1: lib.LPD_PROTOCOL_CHANNEL_V1,
+        Api.V2: lib.LPD_PROTOCOL_CHANNEL_V2,
+    }[api]
 
 
 def request(api: Api) -> Offer:
@@ -92,14 +114,39 @@ def check(api: Api, answer: Offer) -> None:
         raise refusal(f"other operations ({answer.ioctls:#x})")
 
 
-def negotiate(channel: socket.socket, api: Api) -> Offer:
-    """Ask the process at the other end, and wait for its answer, as long as the socket's timeout.
+def ask(channel: socket.socket, api: Api) -> None:
+    """Ask the process at the other end, which need not be there yet.
 
-    Raises OSError: EINVAL if the two do not understand each other.
+    Raises OSError: BlockingIOError if the socket is full, whether it blocks or not.
     """
     # Of which fills use a quarter, so that there always is room for what cannot wait.
     channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-    channel.send(request(api).pack())
-    answer = Offer.parse(channel.recv(API.size + 1))
+    channel.send(request(api).pack(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+
+def understand(api: Api, packet: bytes) -> Type | None:
+    """Return which types of messages a process has answered with; None if it does not know *api*.
+
+    Raises OSError (EINVAL) if the answer is not understood here.
+    """
+    if not packet:
+        raise refusal(CLOSED)
+    answer = Offer.parse(packet)
+    if answer == UNKNOWN:
+        return None
     check(api, answer)
-    return answer
+    return Type(answer.features) if api is Api.V2 else Type.PAGEFAULT
+
+
+def reason_against(fd: int) -> str | None:
+    """Return why *fd* can be no channel."""
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return "it is no socket"
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        if (sock.family, sock.type) != (socket.AF_UNIX, socket.SOCK_SEQPACKET):
+            return "it is not of AF_UNIX and SOCK_SEQPACKET"
+        try:
+            sock.getpeername()
+        except OSError:
+            return "it is not connected: hand over one end of a socketpair()"
+    return None

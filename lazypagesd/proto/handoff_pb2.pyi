@@ -61,20 +61,22 @@ class Pace(_message.Message):
     def __init__(self, kind: _Optional[_Union[Pace.Kind, str]] = ..., rate: _Optional[int] = ...) -> None: ...
 
 class AddSession(_message.Message):
-    __slots__ = ("regions", "more", "image_pid", "pidfd", "never_forks", "never_changes_mappings")
+    __slots__ = ("regions", "more", "image_pid", "pidfd", "never_forks", "never_changes_mappings", "channel")
     REGIONS_FIELD_NUMBER: _ClassVar[int]
     MORE_FIELD_NUMBER: _ClassVar[int]
     IMAGE_PID_FIELD_NUMBER: _ClassVar[int]
     PIDFD_FIELD_NUMBER: _ClassVar[int]
     NEVER_FORKS_FIELD_NUMBER: _ClassVar[int]
     NEVER_CHANGES_MAPPINGS_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
     regions: _containers.RepeatedCompositeFieldContainer[Region]
     more: bool
     image_pid: int
     pidfd: bool
     never_forks: bool
     never_changes_mappings: bool
-    def __init__(self, regions: _Optional[_Iterable[_Union[Region, _Mapping]]] = ..., more: bool = ..., image_pid: _Optional[int] = ..., pidfd: bool = ..., never_forks: bool = ..., never_changes_mappings: bool = ...) -> None: ...
+    channel: bool
+    def __init__(self, regions: _Optional[_Iterable[_Union[Region, _Mapping]]] = ..., more: bool = ..., image_pid: _Optional[int] = ..., pidfd: bool = ..., never_forks: bool = ..., never_changes_mappings: bool = ..., channel: bool = ...) -> None: ...
 
 class Region(_message.Message):
     __slots__ = ("start", "nr_pages", "offset", "source")

@@ -14,6 +14,7 @@ from lazypagesd.engine.restore import Restore
 from lazypagesd.engine.state import memory_of
 from lazypagesd.errors import HandoffError, LazyPagesError
 from lazypagesd.handoff import native
+from lazypagesd.handoff.channel import agree
 from lazypagesd.handoff.criu import wait_for_message
 from lazypagesd.handoff.native import Step
 from lazypagesd.images.pagemap import PageMap
@@ -166,7 +167,7 @@ class NativeHandoff:
         assert restore is not None, "the protocol begins with one or the other"
         match step:
             case native.Session():
-                self._add(restore, step)
+                await self._add(restore, step)
             case native.Listener():
                 self._listen(step)
             case Pace():
@@ -195,10 +196,18 @@ class NativeHandoff:
             raise native.Refused([f"attach: no restore {number} is being served for you"])
         return restore
 
-    def _add(self, restore: Restore, step: native.Session) -> None:
+    async def _add(self, restore: Restore, step: native.Session) -> None:
         self._admit(step, [step.page_map])
+        with contextlib.ExitStack() as unwanted:
+            unwanted.callback(step.close)
+            # Before anything that is for another session is taken out of it.
+            restore.check_new(restore.name, step.fd)
+            protocol = await agree(step)
+            unwanted.pop_all()
         name = f"{restore.name}/{len(restore.sessions)}"
-        restore.add(name, step.fd, step.page_map, step.sources, pidfd=step.pidfd)
+        restore.add(
+            name, step.fd, step.page_map, step.sources, pidfd=step.pidfd, protocol=protocol
+        )
 
     def _listen(self, step: native.Listener) -> None:
         self._admit(step, step.checkpoint.page_maps.values())

@@ -45,5 +45,6 @@ def test_longest_piece_fits_a_packet() -> None:
         pidfd=1,
         never_forks=True,
         never_changes_mappings=True,
+        channel=True,
     )
     assert 50_000 < packet.request.ByteSize() <= messages.PACKET_MAX

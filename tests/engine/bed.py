@@ -16,7 +16,7 @@ from lazypagesd.engine.restore import Restore
 from lazypagesd.engine.session import End, Session, Trouble
 from lazypagesd.engine.statistics import Counters
 from lazypagesd.images.mm import PAGE_SIZE
-from lazypagesd.kernel.channel import Api, negotiate
+from lazypagesd.kernel.channel import Api, Type, ask, protocol_of, understand
 from lazypagesd.native import lib
 from lazypagesd.sources.file import FileSource
 from tests.support.image import Image, wrong_pages
@@ -105,8 +105,7 @@ class Bed:
     def serve_channel(self, maps: Runs, runs: Runs, *, api: Api = Api.V2) -> tuple[Victim, Image]:
         """Do as serve(), over a channel."""
         (victim, channel), image = self.channel(*maps, api=api), self.image(*runs)
-        protocol = {Api.V1: lib.LPD_PROTOCOL_CHANNEL_V1, Api.V2: lib.LPD_PROTOCOL_CHANNEL_V2}
-        self.attach(victim, image, fd=channel.detach(), protocol=protocol[api])
+        self.attach(victim, image, fd=channel.detach(), protocol=protocol_of(api))
         return victim, image
 
     def attach(
@@ -215,6 +214,12 @@ class Bed:
 
     def fork_delayed(self, session: Session, error: Exception) -> None:
         self.delays.append(error)
+
+
+def negotiate(channel: socket.socket, api: Api) -> Type | None:
+    """Ask a process, and wait for its answer."""
+    ask(channel, api)
+    return understand(api, channel.recv(64))
 
 
 def descriptors() -> dict[str, str]:

@@ -15,9 +15,8 @@ import pytest
 
 from lazypagesd.engine.session import End
 from lazypagesd.images.mm import PAGE_SIZE
-from lazypagesd.kernel.channel import Api, Offer, negotiate, request
-from lazypagesd.native import lib
-from tests.engine.bed import Bed, at, check, check_moved, check_zero
+from lazypagesd.kernel.channel import UNKNOWN, Api, Offer, Type, protocol_of, request
+from tests.engine.bed import Bed, at, check, check_moved, check_zero, negotiate
 from tests.support.image import wrong_pages
 from tests.support.victim import Victim
 
@@ -50,8 +49,8 @@ async def test_process_that_understands_less_is_asked_for_less(bed: Bed) -> None
     victim, channel = bed.channel_to_open()
     for asked in (Offer(0xAC, 0, 0, 0), replace(request(Api.V2), features=0x7F), b"?"):
         channel.send(asked if isinstance(asked, bytes) else asked.pack())
-        assert Offer.parse(channel.recv(64)) == Offer(0, 0, 0, 0)
-    negotiate(channel, Api.V1)
+        assert Offer.parse(channel.recv(64)) == UNKNOWN
+    assert negotiate(channel, Api.V1) == Type.PAGEFAULT
     assert victim.call("rejoin") == 0
 
 
@@ -87,7 +86,7 @@ async def test_no_fault_is_lost_when_the_socket_is_full(bed: Bed) -> None:
     await victim.do("begin", at(0), PAGE_SIZE, 500, 16 * PAGE_SIZE)
     await bed.until(lambda: is_sending(victim.pid), "a full socket")
     image = bed.image((0, 16 * 500))
-    bed.attach(victim, image, fd=channel.detach(), protocol=lib.LPD_PROTOCOL_CHANNEL_V2)
+    bed.attach(victim, image, fd=channel.detach(), protocol=protocol_of(Api.V2))
     expected = b"".join(image.page(at(16 * i)) for i in range(500))
     assert wrong_pages(await victim.end_reading(), expected) == []
 

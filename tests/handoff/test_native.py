@@ -25,6 +25,7 @@ from lazypagesd.handoff.native import (
     Step,
 )
 from lazypagesd.kernel import fdpass
+from lazypagesd.kernel.channel import ALL_TYPES, Type
 from lazypagesd.kernel.fdpass import Message
 from lazypagesd.kernel.uffd import Feature
 from lazypagesd.proto import handoff_pb2 as pb
@@ -242,6 +243,43 @@ def test_events_may_be_waived(
     machine.feed(opening())
     assert isinstance(machine.feed(waiver, userfaultfd), Session)
     assert "it lacks" in machine.refuses(session(), userfaultfd)
+
+
+@pytest.mark.parametrize(
+    ("waivers", "types"),
+    [
+        ([], Type(ALL_TYPES)),
+        (["never_forks"], Type(ALL_TYPES) & ~Type.FORK),
+        (["never_changes_mappings"], Type.PAGEFAULT | Type.FORK),
+        (["never_forks", "never_changes_mappings"], Type.PAGEFAULT),
+    ],
+)
+def test_channel_has_to_send_what_is_not_waived(
+    machine: Machine, waivers: list[str], types: Type
+) -> None:
+    """A channel comes with what it has to tell of; a userfaultfd has said it already."""
+    machine.feed(opening())
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        request = session(channel=True)
+        for waiver in waivers:
+            setattr(request.add_session, waiver, True)
+        outcome = machine.feed(request, ours.fileno())
+    assert isinstance(outcome, Session)
+    assert outcome.channel == types
+
+
+def test_other_descriptors_are_no_channels(machine: Machine) -> None:
+    """What is no connected SOCK_SEQPACKET socket is refused, and what it is instead is said."""
+    machine.feed(opening())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        assert machine.refuses(session(channel=True), sock.fileno()).startswith(
+            "descriptor 0 is no channel: it is not connected: hand over one end of a socketpair()"
+        )
+    with machine.file.open("rb") as file:
+        assert machine.refuses(session(channel=True), file.fileno()) == (
+            f"descriptor 0 is no channel: it is no socket ({machine.file})"
+        )
 
 
 @pytest.mark.uffd

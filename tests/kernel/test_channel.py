@@ -16,9 +16,11 @@ from lazypagesd.kernel.channel import (
     Api,
     Offer,
     Type,
+    ask,
     check,
-    negotiate,
+    reason_against,
     request,
+    understand,
 )
 
 V1_ANSWER = Offer(0xAA, BIT_WRITE, OPERATIONS, 0)
@@ -74,14 +76,62 @@ def test_what_is_not_understood_is_refused(api: Api, answer: Offer) -> None:
     assert caught.value.errno == errno.EINVAL
 
 
-@pytest.mark.parametrize("size", [0, 31, 33])
-def test_packet_of_another_size_is_refused(size: int) -> None:
-    """Nothing but 32 bytes is an answer."""
+def test_answer_says_which_messages_there_are() -> None:
+    """v1 has page faults alone, v2 what it says; zeros are for what is not known."""
+    assert understand(Api.V1, V1_ANSWER.pack()) == Type.PAGEFAULT
+    assert understand(Api.V2, V2_ANSWER.pack()) == ALL_TYPES
+    assert understand(Api.V2, bytes(32)) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"", "the process has closed the channel"),
+        (bytes(31), "31 bytes instead of 32"),
+        (bytes(33), "33 bytes instead of 32"),
+        (V1_ANSWER.pack(), "asked for 0xab, answered 0xaa"),
+    ],
+)
+def test_other_answers_are_refused(answer: bytes, reason: str) -> None:
+    """Nothing but 32 bytes, which are understood here, is an answer."""
+    with pytest.raises(OSError, match=reason) as caught:
+        understand(Api.V2, answer)
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_request_never_waits() -> None:
+    """Where there is no room, or nobody any more, asking fails at once."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        if size:
-            theirs.send(bytes(size))
-        else:
-            theirs.shutdown(socket.SHUT_WR)
-        with pytest.raises(OSError, match=f"{size} bytes instead of 32"):
-            negotiate(ours, Api.V2)
+        with pytest.raises(BlockingIOError):
+            while True:
+                ask(ours, Api.V2)
+        theirs.close()
+        with pytest.raises(ConnectionError):
+            ask(ours, Api.V2)
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "reason"),
+    [
+        (socket.AF_INET, socket.SOCK_STREAM, "it is not of AF_UNIX and SOCK_SEQPACKET"),
+        (socket.AF_UNIX, socket.SOCK_STREAM, "it is not of AF_UNIX and SOCK_SEQPACKET"),
+        (socket.AF_UNIX, socket.SOCK_SEQPACKET, "it is not connected: hand over one end of"),
+    ],
+)
+def test_other_sockets_are_no_channels(
+    family: socket.AddressFamily, kind: socket.SocketKind, reason: str
+) -> None:
+    """A channel is one end of a SOCK_SEQPACKET pair, and nothing else is."""
+    with socket.socket(family, kind) as sock:
+        assert (reason_against(sock.fileno()) or "").startswith(reason)
+    assert reason_against(0) == "it is no socket"
+
+
+def test_end_of_a_pair_is_a_channel() -> None:
+    """It is, also once nobody is at the other end."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        assert reason_against(ours.fileno()) is None
+        theirs.close()
+        assert reason_against(ours.fileno()) is None
