@@ -215,25 +215,27 @@ static int64_t do_chconnect(const uint64_t *args)
 		connect(channel_fd, (struct sockaddr *)&addr, sizeof(addr)));
 }
 
-/* Be one that does not know v2: answer a request with zeros. */
-static int64_t do_chrefuse(const uint64_t *args)
-{
-	uint64_t packet[4] = {0};
-	struct pollfd poller = {.fd = channel_fd, .events = POLLIN};
-
-	(void)args;
-	if (poll(&poller, 1, -1) < 0 ||
-	    recv(channel_fd, packet, sizeof(packet), 0) < 0)
-		return -errno;
-	memset(packet, 0, sizeof(packet));
-	return result_of(send(channel_fd, packet, sizeof(packet), 0));
-}
-
 /* Answers the exchange. */
 static int64_t do_chserve(const uint64_t *args)
 {
 	(void)args;
 	return lpd_channel_open(channel_fd);
+}
+
+/* The same, as one that does not know v2: its request is answered with zeros.
+ */
+static int64_t do_chserve1(const uint64_t *args)
+{
+	uint64_t packet[4] = {0};
+	struct pollfd poller = {.fd = channel_fd, .events = POLLIN};
+
+	if (poll(&poller, 1, -1) < 0 ||
+	    recv(channel_fd, packet, sizeof(packet), 0) < 0)
+		return -errno;
+	memset(packet, 0, sizeof(packet));
+	if (send(channel_fd, packet, sizeof(packet), 0) < 0)
+		return -errno;
+	return do_chserve(args);
 }
 
 static int64_t do_chregister(const uint64_t *args)
@@ -604,7 +606,7 @@ static const struct {
 	{"chmunmap", do_chmunmap},   {"chdiscard", do_chdiscard},
 	{"chmremap", do_chmremap},   {"chpopulate", do_chpopulate},
 	{"syscall", do_syscall},     {"mappings", do_mappings},
-	{"chconnect", do_chconnect}, {"chrefuse", do_chrefuse},
+	{"chconnect", do_chconnect}, {"chserve1", do_chserve1},
 };
 
 static int64_t run_command(const char *name, const uint64_t *args)

@@ -11,6 +11,7 @@ import signal
 import socket
 import struct
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -21,8 +22,9 @@ from lazypagesd.images.mm import PAGE_SIZE
 # Of a hang: much longer than anything takes on a machine that is busy.
 DEADLINE_S = 45.0
 
+HERE = Path(__file__).parent
 # The library that a program is compiled with to use a channel.
-CLIENT = Path(__file__).parents[2] / "lazypagesd/client"
+CLIENT = HERE.parents[1] / "lazypagesd/client"
 
 # The answer of victim.c, and its greeting.
 HEAD = struct.Struct("qQ")
@@ -42,14 +44,8 @@ HAMMER_MPROTECT = 3
 @pytest.fixture(scope="session")
 def victim_program(tmp_path_factory: pytest.TempPathFactory, userfaultfd_allowed: None) -> Path:
     """Compile the victim; skip where its descriptor could not tell of forks."""
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler for the victim")
-    program = tmp_path_factory.mktemp("victim") / "victim"
-    options = ["-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
-    sources = [Path(__file__).with_suffix(".c"), CLIENT / "channel_all.c"]
-    command: list[str | Path] = [compiler, *options, "-I", CLIENT, "-o", program, *sources]
-    subprocess.run(command, check=True, timeout=60)
+    sources = [HERE / "victim.c", CLIENT / "channel_all.c"]
+    program = build(tmp_path_factory.mktemp("victim") / "victim", *sources)
     with Family(program, program.parent) as family:
         try:
             family.start().open()
@@ -58,18 +54,37 @@ def victim_program(tmp_path_factory: pytest.TempPathFactory, userfaultfd_allowed
     return program
 
 
+@pytest.fixture(scope="session")
+def confine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compile what runs a program without userfaultfd."""
+    return build(tmp_path_factory.mktemp("confine") / "confine", HERE / "confine.c")
+
+
+def build(program: Path, *sources: Path) -> Path:
+    """Compile *program*; skip without a compiler."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler for the victim")
+    options = ["-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
+    command: list[str | Path] = [compiler, *options, "-I", CLIENT, "-o", program, *sources]
+    subprocess.run(command, check=True, timeout=60)
+    return program
+
+
 class Family:
     """A victim and the processes that it forks: all of them end with the block."""
 
-    def __init__(self, program: Path, directory: Path) -> None:
-        self._program = program
-        self._path = directory / f"victim-{id(self):x}"
+    def __init__(
+        self, program: Path, directory: Path, *, prefix: Sequence[str | Path] = ()
+    ) -> None:
+        self._command = [*prefix, program]
+        self.path = directory / f"victim-{id(self):x}"
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._process: subprocess.Popen[bytes] | None = None
         self.members: list[Victim] = []
 
     def __enter__(self) -> Self:
-        self._listener.bind(os.fspath(self._path))
+        self._listener.bind(os.fspath(self.path))
         self._listener.listen(128)
         self._listener.settimeout(DEADLINE_S)
         return self
@@ -83,11 +98,11 @@ class Family:
         for victim in self.members:
             victim.close()
         self._listener.close()
-        self._path.unlink()
+        self.path.unlink()
 
     def start(self) -> Victim:
         """Start the first of the family."""
-        self._process = subprocess.Popen([self._program, self._path], start_new_session=True)
+        self._process = subprocess.Popen([*self._command, self.path], start_new_session=True)
         return self.accept()
 
     def accept(self) -> Victim:
