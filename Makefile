@@ -47,5 +47,5 @@ demo: bootstrap
 
 clean:
 	rm -rf .venv .build build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f lazypagesd/native/_native.c lazypagesd/native/*.so
+	rm -f lazypagesd/native/_native.c lazypagesd/native/*.so lazypagesd/client/*.so
 	find lazypagesd tests -name __pycache__ -prune -exec rm -rf {} +

@@ -5,7 +5,8 @@
         ...  # let the process run
         restore.finished()
 
-aio.py has the same for asyncio.  Imports nothing of the daemon but the messages that it speaks.
+aio.py has the same for asyncio.  A process that may have no userfaultfd has a channel instead:
+channel.py.  Imports nothing of the daemon but the messages that it speaks.
 """
 
 from __future__ import annotations

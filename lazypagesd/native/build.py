@@ -1,8 +1,9 @@
-"""How the data plane is compiled: every .c file here, as one cffi extension in API mode.
+"""How the C is compiled: two cffi extensions in API mode, of which neither knows the other.
 
-The declarations of native.h are the whole boundary: cffi reads them, and the C includes them, so a
-signature that disagrees does not compile. Neither the package nor cffi's output is imported here;
-setuptools loads this file by path.
+The data plane is every .c file here, and native.h the whole boundary; the library of a process
+that uses a channel is client/channel_all.c, and channel.h its boundary.  cffi reads the header,
+and the C includes it, so a signature that disagrees does not compile. Neither the package nor
+cffi's output is imported here; setuptools loads this file by path.
 
 LAZYPAGESD_CFLAGS adds compiler flags (-Werror in CI), LAZYPAGESD_SANITIZE=address,undefined (or
 thread) links the sanitizers in.
@@ -12,14 +13,14 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 from cffi import FFI
 from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).parent
-# What goes over a channel, which a process that uses one includes as well.
-WIRE = HERE.parent / "client/wire.h"
+CLIENT = HERE.parent / "client"
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wmissing-prototypes", "-Wvla"]
 # What cffi generates is not ours to mend; these bind the generated file alone.
 GENERATED = """\
@@ -30,14 +31,14 @@ GENERATED = """\
 """
 
 
-def declarations() -> str:
-    """Return native.h without its preprocessor lines: what cffi parses."""
-    lines = (HERE / "native.h").read_text().splitlines()
+def declarations(header: Path) -> str:
+    """Return *header* without its preprocessor lines: what cffi parses."""
+    lines = header.read_text().splitlines()
     return "\n".join("" if line.lstrip().startswith("#") else line for line in lines)
 
 
-def builder() -> FFI:
-    """Return the cffi builder of lazypagesd.native._native."""
+def extension(name: str, header: Path, sources: Iterable[Path], depends: Iterable[Path]) -> FFI:
+    """Return the cffi builder of the module *name*, whose boundary is *header*."""
     flags = ["-std=gnu17", "-O2", "-g", *WARNINGS]
     flags += shlex.split(os.environ.get("LAZYPAGESD_CFLAGS", ""))
     link: list[str] = []
@@ -45,24 +46,39 @@ def builder() -> FFI:
         flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
         link = [f"-fsanitize={sanitize}"]
     ffi = FFI()
-    ffi.cdef(declarations())
+    ffi.cdef(declarations(header))
     ffi.set_source(
-        "lazypagesd.native._native",
-        GENERATED + '#include "native.h"\n',
-        sources=[
-            os.path.relpath(path) for path in sorted(HERE.glob("*.c")) if path.stem != "_native"
-        ],
-        depends=[os.path.relpath(path) for path in sorted([*HERE.glob("*.h"), WIRE])],
-        include_dirs=[os.path.relpath(HERE)],
+        name,
+        f'{GENERATED}#include "{header.name}"\n',
+        sources=[os.path.relpath(path) for path in sorted(sources)],
+        depends=[os.path.relpath(path) for path in sorted(depends)],
+        include_dirs=[os.path.relpath(header.parent)],
         extra_compile_args=flags,
         extra_link_args=link,
     )
     return ffi
 
 
+def data_plane() -> FFI:
+    """Return the cffi builder of lazypagesd.native._native."""
+    sources = [path for path in HERE.glob("*.c") if path.stem != "_native"]
+    depends = [*HERE.glob("*.h"), CLIENT / "wire.h"]
+    return extension("lazypagesd.native._native", HERE / "native.h", sources, depends)
+
+
+def channel() -> FFI:
+    """Return the cffi builder of lazypagesd.client._channel."""
+    sources = [CLIENT / "channel_all.c"]
+    depends = CLIENT.glob("*.[ch]")
+    return extension("lazypagesd.client._channel", CLIENT / "channel.h", sources, depends)
+
+
 class BuildNative(build_ext):
-    """Swap the placeholder extension of pyproject.toml for the one that cffi generates."""
+    """Swap the placeholder extension of pyproject.toml for those that cffi generates."""
 
     def finalize_options(self) -> None:
-        self.distribution.ext_modules = [builder().distutils_extension(tmpdir="build/native")]
+        self.distribution.ext_modules = [
+            data_plane().distutils_extension(tmpdir="build/native"),
+            channel().distutils_extension(tmpdir="build/client"),
+        ]
         super().finalize_options()
