@@ -16,7 +16,7 @@ from lazypagesd.engine.session import End, Session, Trouble
 from lazypagesd.engine.state import State
 from lazypagesd.errors import LazyPagesError
 from lazypagesd.images.pagemap import PageMap
-from lazypagesd.kernel import fdpass
+from lazypagesd.kernel import channel, fdpass
 from lazypagesd.native import lib
 from lazypagesd.sources.file import FileSource, Kind
 
@@ -184,7 +184,10 @@ class Restore:
         return session
 
     def _forked(self, parent: Session, child_fd: int) -> None:
-        if self._abandoned or parent.end is End.ABANDONED:  # and so are those that it forks
+        # Those that are forked from what is abandoned are so too; a userfaultfd comes from the
+        # kernel, and a channel from a process, which may say anything.
+        abandoned = self._abandoned or parent.end is End.ABANDONED
+        if abandoned or (parent.has_channel and channel.reason_against(child_fd)):
             parent.state.disown(child_fd)
             os.close(child_fd)
         elif not self._adopt(parent, child_fd):

@@ -91,6 +91,11 @@ class Session:
         """Whether faults are held, or the drain has come to where it cannot go on."""
         return bool(self.pointer.stuck or self.state.pointer.counters.held)
 
+    @property
+    def has_channel(self) -> bool:
+        """Whether its descriptor is a channel's, and no userfaultfd."""
+        return int(self.state.pointer.protocol) != lib.LPD_PROTOCOL_UFFD_MSG
+
     def is_gone(self) -> bool:
         """Whether its address space has ended: the descriptor knows, also after an exec."""
         return bool(lib.lpd_session_is_gone(self.pointer))

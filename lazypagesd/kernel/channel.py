@@ -142,11 +142,13 @@ def reason_against(fd: int) -> str | None:
     """Return why *fd* can be no channel."""
     if not stat.S_ISSOCK(os.fstat(fd).st_mode):
         return "it is no socket"
-    with socket.socket(fileno=os.dup(fd)) as sock:
+    sock = socket.socket(fileno=fd)
+    try:
         if (sock.family, sock.type) != (socket.AF_UNIX, socket.SOCK_SEQPACKET):
             return "it is not of AF_UNIX and SOCK_SEQPACKET"
-        try:
-            sock.getpeername()
-        except OSError:
-            return "it is not connected: hand over one end of a socketpair()"
+        sock.getpeername()
+    except OSError:
+        return "it is not connected: hand over one end of a socketpair()"
+    finally:
+        sock.detach()
     return None

@@ -119,12 +119,30 @@ class Bed:
         protocol: int = lib.LPD_PROTOCOL_UFFD_MSG,
     ) -> Session:
         """Fill the victim from the image from now on; its bytes may come from another source."""
+        return self.attach_fd(
+            victim.hand_over() if fd is None else fd,
+            image,
+            pidfd=os.pidfd_open(victim.pid) if pidfd else None,
+            source=source,
+            protocol=protocol,
+        )
+
+    def attach_fd(
+        self,
+        fd: int,
+        image: Image,
+        *,
+        pidfd: int | None = None,
+        source: FileSource | None = None,
+        protocol: int = lib.LPD_PROTOCOL_UFFD_MSG,
+    ) -> Session:
+        """Do the same for whoever is behind a descriptor."""
         session = self.restore.add(
             f"victim-{len(self.roots)}",
-            victim.hand_over() if fd is None else fd,
+            fd,
             image.page_map(),
             [source or self._source(image)],
-            pidfd=os.pidfd_open(victim.pid) if pidfd else None,
+            pidfd=pidfd,
             protocol=protocol,
         )
         self.roots.append(session)

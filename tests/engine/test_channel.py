@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +19,11 @@ from lazypagesd.images.mm import PAGE_SIZE
 from lazypagesd.kernel.channel import UNKNOWN, Api, Offer, Type, protocol_of, request
 from tests.engine.bed import Bed, at, check, check_moved, check_zero, negotiate
 from tests.support.image import wrong_pages
-from tests.support.victim import Victim
+from tests.support.victim import DEADLINE_S, Victim
 
 OP = struct.Struct("=3Q")  # struct lpd_op
-COPY, END = 3, 17  # enum lpd_op_kind
+COPY, READ, END = 3, 16, 17  # enum lpd_op_kind
+PAGEFAULT, FORK = 1, 2  # enum lpd_v2_type
 
 
 def is_sending(pid: int) -> bool:
@@ -340,3 +342,32 @@ async def test_what_was_sent_before_the_end_still_comes(bed: Bed) -> None:
         os.kill(victim.pid, signal.SIGCONT)
         expected = b"".join(bytes([page]) * PAGE_SIZE for page in range(64))
         assert wrong_pages(await reading, expected + bytes(64 * PAGE_SIZE)) == []
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: os.open("/dev/null", os.O_RDWR), id="file"),
+        pytest.param(lambda: socket.socket(type=socket.SOCK_STREAM).detach(), id="stream"),
+        pytest.param(
+            lambda: socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).detach(), id="loose end"
+        ),
+    ],
+)
+async def test_child_that_is_no_channel_is_let_go_of(bed: Bed, make: Callable[[], int]) -> None:
+    """A process that says that such a descriptor is its child's gets no session for it, and is
+    served as before."""
+    theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    image = bed.image((0, 16))
+    with theirs:
+        theirs.settimeout(DEADLINE_S)
+        session = bed.attach_fd(ours.detach(), image, protocol=protocol_of(Api.V2))
+        lie = make()
+        socket.send_fds(theirs, [struct.pack("=2Q", FORK, 0)], [lie])
+        os.close(lie)
+        assert OP.unpack(await asyncio.to_thread(theirs.recv, 64))[0] == READ
+        theirs.send(struct.pack("=2Q", PAGEFAULT, at(3)))
+        packet = await asyncio.to_thread(theirs.recv, 2 * PAGE_SIZE)
+        assert packet == OP.pack(COPY, at(3), PAGE_SIZE) + image.page(at(3))
+        assert bed.restore.sessions == [session]
+    await bed.until_ended(session, End.GONE)
