@@ -20,6 +20,8 @@
  * - madvise(), munmap() and mremap() of such memory have to go through the
  *   functions below.  fork() need not; of vfork() and bare clone(), a child
  *   that touches what is missing gets SIGSEGV.
+ * - A child that the other end cannot be told of (v1; ETOOMANYREFS) gets
+ *   SIGSEGV as well.  The functions below fail instead, and change nothing.
  * - A thread that has SIGSEGV blocked is killed when it touches what is
  *   missing.  Whoever sets a handler of their own later takes ours away.
  * - When the other end closes without having said that the rest is zero, who

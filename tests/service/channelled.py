@@ -70,6 +70,25 @@ class Channelled:
         """See that pages are zero."""
         assert wrong_pages(self.read(page, nr_pages), bytes(nr_pages * PAGE_SIZE)) == []
 
+    def change(self) -> None:
+        """Discard, unmap and move pages, of which some have been read and others have not."""
+        self.check(0, 16)
+        self.victim.call("chdiscard", at(8), 16 * PAGE_SIZE)
+        self.victim.call("chmunmap", at(30), 20 * PAGE_SIZE)
+        self.victim.call("mmap", at(30), 20 * PAGE_SIZE)
+        self.victim.call("chmremap", at(100), 50 * PAGE_SIZE, at(1000))
+        self.check(1020, 5, origin=120)
+
+    def check_changed(self) -> None:
+        """See that all of it is what it has to be then."""
+        self.check(0, 8)
+        self.check_zero(8, 16)
+        self.check(24, 6)
+        self.check_zero(30, 20)
+        self.check(50, 50)
+        self.check(1000, 50, origin=100)
+        self.check(150, 50)
+
     def fork(self) -> Channelled:
         """Return a child of it."""
         return Channelled(asyncio.run(self.victim.fork()), -1, self.image, self.file)

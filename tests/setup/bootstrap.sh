@@ -43,6 +43,7 @@ install_packages() {
 	has_venv || missing+=(python3-venv)
 	has_sanitizers || missing+=(gcc)
 	command -v runc >/dev/null || missing+=(runc)
+	command -v runsc >/dev/null || missing+=(runsc)
 	((${#missing[@]})) || return 0
 	mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
 	if ! command -v apt-get >/dev/null || ((EUID != 0)); then
