@@ -198,13 +198,13 @@ class NativeHandoff:
 
     async def _add(self, restore: Restore, step: native.Session) -> None:
         self._admit(step, [step.page_map])
+        name = f"{restore.name}/{len(restore.sessions)}"
         with contextlib.ExitStack() as unwanted:
             unwanted.callback(step.close)
             # Before anything that is for another session is taken out of it.
-            restore.check_new(restore.name, step.fd)
+            restore.check_new(name, step.fd)
             protocol = await agree(step)
             unwanted.pop_all()
-        name = f"{restore.name}/{len(restore.sessions)}"
         restore.add(
             name, step.fd, step.page_map, step.sources, pidfd=step.pidfd, protocol=protocol
         )
