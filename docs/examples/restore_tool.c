@@ -86,6 +86,7 @@ static bool get_varint(const uint8_t **at, const uint8_t *end, uint64_t *ret)
 
 /* The numbers in `message Request`. */
 enum kind { OPEN = 1, ADD_SESSION = 2, FINISHED = 4, RELEASE = 6 };
+enum { REQUEST_NUMBER = 15 };
 
 static bool send_packet(int sock, struct message *msg, const int *fds,
 			int nr_fds)
@@ -109,11 +110,20 @@ static bool send_packet(int sock, struct message *msg, const int *fds,
 	return sendmsg(sock, &packet, MSG_NOSIGNAL) == (ssize_t)msg->len;
 }
 
-/* Say whether an Answer is `accepted`; print every reason why not. */
-static bool is_accepted(const uint8_t *at, const uint8_t *end)
+struct answer {
+	bool accepted;
+	uint64_t number; /* of its request, or 0 */
+};
+
+/* What an Answer says; prints every reason why it is not `accepted`. */
+static struct answer read_answer(const uint8_t *at, const uint8_t *end)
 {
-	enum { ACCEPTED = 1 << 3 | NUMBER, REFUSED = 2 << 3 | BYTES };
-	bool accepted = false;
+	enum {
+		ACCEPTED = 1 << 3 | NUMBER,
+		REFUSED = 2 << 3 | BYTES,
+		OF_REQUEST = 6 << 3 | NUMBER,
+	};
+	struct answer answer = {0};
 
 	while (at < end) {
 		uint64_t tag, value; /* or how many bytes there are */
@@ -122,36 +132,45 @@ static bool is_accepted(const uint8_t *at, const uint8_t *end)
 		    !get_varint(&at, end, &value) ||
 		    ((tag & 7) == BYTES && value > (size_t)(end - at))) {
 			warnx("daemon: the answer is cut off");
-			return false;
+			return (struct answer){0};
 		}
 		if (tag == ACCEPTED)
-			accepted = value;
+			answer.accepted = value;
+		if (tag == OF_REQUEST)
+			answer.number = value;
 		if (tag == REFUSED)
 			warnx("refused: %.*s", (int)value, at);
 		if ((tag & 7) == BYTES)
 			at += value;
 	}
-	return accepted;
+	return answer;
 }
 
 /* Send one request, and wait for its answer. */
 static bool ask(int sock, enum kind kind, const struct message *body,
 		const int *fds, int nr_fds)
 {
-	static uint8_t answer[PACKET_MAX];
+	static uint8_t packet[PACKET_MAX];
+	static uint64_t nr_sent;
 	struct message request = {0};
+	struct answer answer;
 
 	put_bytes(&request, kind, body->bytes, body->len);
+	put_number(&request, REQUEST_NUMBER, ++nr_sent);
 	if (!send_packet(sock, &request, fds, nr_fds)) {
 		warn("daemon: send");
 		return false;
 	}
-	ssize_t n = recv(sock, answer, sizeof(answer), 0);
-	if (n <= 0) {
-		warnx("daemon: it hung up; its log says why");
-		return false;
-	}
-	return is_accepted(answer, answer + n);
+	do {
+		ssize_t n = recv(sock, packet, sizeof(packet), 0);
+		if (n <= 0) {
+			warnx("daemon: it hung up; its log says why");
+			return false;
+		}
+		answer = read_answer(packet, packet + n);
+		/* A daemon that has taken over may repeat the last one. */
+	} while (answer.number && answer.number < nr_sent);
+	return answer.accepted;
 }
 
 /* ---- the child: what is restored ---- */

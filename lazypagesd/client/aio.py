@@ -26,7 +26,15 @@ from types import TracebackType
 from typing import Self
 
 from lazypagesd.client import messages
-from lazypagesd.client.messages import SOCKET_PATH, Pace, Packet, Progress, Refused, Region
+from lazypagesd.client.messages import (
+    SOCKET_PATH,
+    Conversation,
+    Pace,
+    Packet,
+    Progress,
+    Refused,
+    Region,
+)
 from lazypagesd.client.restore import connected
 from lazypagesd.proto import handoff_pb2 as pb
 
@@ -46,6 +54,7 @@ class Restore:
     def __init__(self, sock: socket.socket, name: str) -> None:
         """Use `open` or `attach` instead."""
         self._socket = sock
+        self._conversation = Conversation(name)
         self._turn = asyncio.Lock()
         self._closed = False
         self.name = name
@@ -73,6 +82,7 @@ class Restore:
         restore = cls(await _connected(path), name)
         answer = await restore._ask([first])
         restore.name, restore.id = answer.restore, answer.id
+        restore._conversation.name = restore.name
         return restore
 
     async def add_session(
@@ -164,16 +174,24 @@ class Restore:
         return answer
 
     async def _exchange(self, packet: Packet) -> pb.Answer:
+        if not self._closed:
+            socket.send_fds(self._socket, [self._conversation.encode(packet)], packet.fds)
+        answer = None
+        while answer is None:
+            data = await self._receive()
+            if self._closed and not data:
+                raise ConnectionError(f"{self.name}: the connection is closed")
+            answer = self._conversation.take(data)
+        return answer
+
+    async def _receive(self) -> bytes:
         data = b""
         if not self._closed:
-            socket.send_fds(self._socket, [packet.request.SerializeToString()], packet.fds)
             # Reset: it has left without reading the request.
             with contextlib.suppress(ConnectionResetError):
                 loop = asyncio.get_running_loop()
                 data = await loop.sock_recv(self._socket, messages.PACKET_MAX)
-        if self._closed and not data:
-            raise ConnectionError(f"{self.name}: the connection is closed")
-        return messages.answer_of(data, self.name)
+        return data
 
 
 async def _connected(path: Path) -> socket.socket:

@@ -132,21 +132,40 @@ def listener(fd: int) -> Packet:
     return Packet(pb.Request(serve_criu=pb.ServeCriu()), [fd])
 
 
-def answer_of(data: bytes, name: str) -> pb.Answer:
-    """Return the answer that a packet is, to a restore that is called *name*.
+class Conversation:
+    """The requests of one connection, to a restore that is called *name*, and their answers.
 
-    Raises Refused if it is that, and ConnectionError if it is none: the daemon has hung up, which
-    is received as an empty packet, or is no daemon of ours.
+    Each request has a number, by which a daemon that takes over from another one knows which it
+    has to answer.
     """
-    if not data:
-        raise ConnectionError(f"{name}: the daemon hung up; its log says why")
-    try:
-        answer = pb.Answer.FromString(data)
-    except DecodeError:
-        raise ConnectionError(f"{name}: the answer is no Answer ({data[:16].hex()})") from None
-    if not answer.accepted:
-        raise Refused(answer.refused)
-    return answer
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._nr_sent = 0
+
+    def encode(self, packet: Packet) -> bytes:
+        """Return what is to be sent next."""
+        self._nr_sent += 1
+        request = pb.Request(number=self._nr_sent)
+        request.MergeFrom(packet.request)
+        return request.SerializeToString()
+
+    def take(self, data: bytes) -> pb.Answer | None:
+        """Return the answer that a packet is; None if it is one that has come once before.
+
+        Raises Refused if it is that, and ConnectionError if it is none: the daemon has hung up,
+        which is received as an empty packet, or is no daemon of ours.
+        """
+        if not data:
+            raise ConnectionError(f"{self.name}: the daemon hung up; its log says why")
+        try:
+            answer = pb.Answer.FromString(data)
+        except DecodeError:
+            what = data[:16].hex()
+            raise ConnectionError(f"{self.name}: the answer is no Answer ({what})") from None
+        if not answer.accepted:
+            raise Refused(answer.refused)
+        return answer if answer.number in (0, self._nr_sent) else None
 
 
 def progress_of(answer: pb.Answer) -> Progress:

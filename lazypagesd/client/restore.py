@@ -11,7 +11,15 @@ from types import TracebackType
 from typing import Self
 
 from lazypagesd.client import messages
-from lazypagesd.client.messages import SOCKET_PATH, Pace, Packet, Progress, Refused, Region
+from lazypagesd.client.messages import (
+    SOCKET_PATH,
+    Conversation,
+    Pace,
+    Packet,
+    Progress,
+    Refused,
+    Region,
+)
 from lazypagesd.proto import handoff_pb2 as pb
 
 __all__ = ["SOCKET_PATH", "Pace", "Progress", "Refused", "Region", "Restore"]
@@ -28,6 +36,7 @@ class Restore:
     def __init__(self, sock: socket.socket, name: str) -> None:
         """Use `open` or `attach` instead."""
         self._socket = sock
+        self._conversation = Conversation(name)
         self.name = name
         self.id = 0
 
@@ -61,6 +70,7 @@ class Restore:
             restore.close()
             raise
         restore.name, restore.id = answer.restore, answer.id
+        restore._conversation.name = restore.name
         return restore
 
     def add_session(
@@ -161,14 +171,17 @@ class Restore:
     def _send(self, packet: Packet) -> None:
         # Where it has left already, the end is what is received next.
         with contextlib.suppress(BrokenPipeError):
-            socket.send_fds(self._socket, [packet.request.SerializeToString()], packet.fds)
+            socket.send_fds(self._socket, [self._conversation.encode(packet)], packet.fds)
 
     def _receive(self) -> pb.Answer:
-        try:
-            data = self._socket.recv(messages.PACKET_MAX)
-        except ConnectionResetError:  # it has left without reading the request
-            data = b""
-        return messages.answer_of(data, self.name)
+        answer = None
+        while answer is None:
+            try:
+                data = self._socket.recv(messages.PACKET_MAX)
+            except ConnectionResetError:  # it has left without reading the request
+                data = b""
+            answer = self._conversation.take(data)
+        return answer
 
 
 def connected(path: Path) -> socket.socket:

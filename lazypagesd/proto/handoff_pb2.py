@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1elazypagesd/proto/handoff.proto\x12\x12lazypagesd.handoff\"\xfd\x03\n\x07Request\x12(\n\x04open\x18\x01 \x01(\x0b\x32\x18.lazypagesd.handoff.OpenH\x00\x12\x35\n\x0b\x61\x64\x64_session\x18\x02 \x01(\x0b\x32\x1e.lazypagesd.handoff.AddSessionH\x00\x12\x35\n\x0b\x61\x64\x64_regions\x18\x03 \x01(\x0b\x32\x1e.lazypagesd.handoff.AddRegionsH\x00\x12\x30\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x1c.lazypagesd.handoff.FinishedH\x00\x12\x30\n\x08progress\x18\x05 \x01(\x0b\x32\x1c.lazypagesd.handoff.ProgressH\x00\x12.\n\x07release\x18\x06 \x01(\x0b\x32\x1b.lazypagesd.handoff.ReleaseH\x00\x12*\n\x05\x61\x62ort\x18\x07 \x01(\x0b\x32\x19.lazypagesd.handoff.AbortH\x00\x12\x33\n\nserve_criu\x18\x08 \x01(\x0b\x32\x1d.lazypagesd.handoff.ServeCriuH\x00\x12/\n\x08set_pace\x18\t \x01(\x0b\x32\x1b.lazypagesd.handoff.SetPaceH\x00\x12,\n\x06\x61ttach\x18\n \x01(\x0b\x32\x1a.lazypagesd.handoff.AttachH\x00\x42\x06\n\x04kind\"]\n\x04Open\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06images\x18\x03 \x01(\x08\x12&\n\x04pace\x18\x04 \x01(\x0b\x32\x18.lazypagesd.handoff.Pace\"i\n\x04Pace\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x1d.lazypagesd.handoff.Pace.Kind\x12\x0c\n\x04rate\x18\x02 \x01(\x04\"&\n\x04Kind\x12\t\n\x05\x45\x41GER\x10\x00\x12\t\n\x05PACED\x10\x01\x12\x08\n\x04LAZY\x10\x02\"\xc2\x01\n\nAddSession\x12+\n\x07regions\x18\x01 \x03(\x0b\x32\x1a.lazypagesd.handoff.Region\x12\x0c\n\x04more\x18\x02 \x01(\x08\x12\x16\n\timage_pid\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\r\n\x05pidfd\x18\x04 \x01(\x08\x12\x13\n\x0bnever_forks\x18\x05 \x01(\x08\x12\x1e\n\x16never_changes_mappings\x18\x06 \x01(\x08\x12\x0f\n\x07\x63hannel\x18\x07 \x01(\x08\x42\x0c\n\n_image_pid\"I\n\x06Region\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x10\n\x08nr_pages\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0e\n\x06source\x18\x04 \x01(\r\"G\n\nAddRegions\x12+\n\x07regions\x18\x01 \x03(\x0b\x32\x1a.lazypagesd.handoff.Region\x12\x0c\n\x04more\x18\x02 \x01(\x08\"\n\n\x08\x46inished\"\n\n\x08Progress\"\t\n\x07Release\"\x07\n\x05\x41\x62ort\"1\n\x07SetPace\x12&\n\x04pace\x18\x01 \x01(\x0b\x32\x18.lazypagesd.handoff.Pace\"\x14\n\x06\x41ttach\x12\n\n\x02id\x18\x01 \x01(\x04\"\x0b\n\tServeCriu\"r\n\x06\x41nswer\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x0f\n\x07refused\x18\x02 \x03(\t\x12\x0f\n\x07restore\x18\x03 \x01(\t\x12(\n\x05state\x18\x04 \x01(\x0b\x32\x19.lazypagesd.handoff.State\x12\n\n\x02id\x18\x05 \x01(\x04\"b\n\x05State\x12\r\n\x05\x65nded\x18\x01 \x01(\x08\x12\x13\n\x0bnr_sessions\x18\x02 \x01(\r\x12\x0f\n\x07nr_live\x18\x03 \x01(\r\x12\x10\n\x08nr_pages\x18\x04 \x01(\x04\x12\x12\n\nnr_missing\x18\x05 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1elazypagesd/proto/handoff.proto\x12\x12lazypagesd.handoff\"\x8d\x04\n\x07Request\x12\x0e\n\x06number\x18\x0f \x01(\x04\x12(\n\x04open\x18\x01 \x01(\x0b\x32\x18.lazypagesd.handoff.OpenH\x00\x12\x35\n\x0b\x61\x64\x64_session\x18\x02 \x01(\x0b\x32\x1e.lazypagesd.handoff.AddSessionH\x00\x12\x35\n\x0b\x61\x64\x64_regions\x18\x03 \x01(\x0b\x32\x1e.lazypagesd.handoff.AddRegionsH\x00\x12\x30\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x1c.lazypagesd.handoff.FinishedH\x00\x12\x30\n\x08progress\x18\x05 \x01(\x0b\x32\x1c.lazypagesd.handoff.ProgressH\x00\x12.\n\x07release\x18\x06 \x01(\x0b\x32\x1b.lazypagesd.handoff.ReleaseH\x00\x12*\n\x05\x61\x62ort\x18\x07 \x01(\x0b\x32\x19.lazypagesd.handoff.AbortH\x00\x12\x33\n\nserve_criu\x18\x08 \x01(\x0b\x32\x1d.lazypagesd.handoff.ServeCriuH\x00\x12/\n\x08set_pace\x18\t \x01(\x0b\x32\x1b.lazypagesd.handoff.SetPaceH\x00\x12,\n\x06\x61ttach\x18\n \x01(\x0b\x32\x1a.lazypagesd.handoff.AttachH\x00\x42\x06\n\x04kind\"]\n\x04Open\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06images\x18\x03 \x01(\x08\x12&\n\x04pace\x18\x04 \x01(\x0b\x32\x18.lazypagesd.handoff.Pace\"i\n\x04Pace\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x1d.lazypagesd.handoff.Pace.Kind\x12\x0c\n\x04rate\x18\x02 \x01(\x04\"&\n\x04Kind\x12\t\n\x05\x45\x41GER\x10\x00\x12\t\n\x05PACED\x10\x01\x12\x08\n\x04LAZY\x10\x02\"\xc2\x01\n\nAddSession\x12+\n\x07regions\x18\x01 \x03(\x0b\x32\x1a.lazypagesd.handoff.Region\x12\x0c\n\x04more\x18\x02 \x01(\x08\x12\x16\n\timage_pid\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\r\n\x05pidfd\x18\x04 \x01(\x08\x12\x13\n\x0bnever_forks\x18\x05 \x01(\x08\x12\x1e\n\x16never_changes_mappings\x18\x06 \x01(\x08\x12\x0f\n\x07\x63hannel\x18\x07 \x01(\x08\x42\x0c\n\n_image_pid\"I\n\x06Region\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x10\n\x08nr_pages\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0e\n\x06source\x18\x04 \x01(\r\"G\n\nAddRegions\x12+\n\x07regions\x18\x01 \x03(\x0b\x32\x1a.lazypagesd.handoff.Region\x12\x0c\n\x04more\x18\x02 \x01(\x08\"\n\n\x08\x46inished\"\n\n\x08Progress\"\t\n\x07Release\"\x07\n\x05\x41\x62ort\"1\n\x07SetPace\x12&\n\x04pace\x18\x01 \x01(\x0b\x32\x18.lazypagesd.handoff.Pace\"\x14\n\x06\x41ttach\x12\n\n\x02id\x18\x01 \x01(\x04\"\x0b\n\tServeCriu\"\x82\x01\n\x06\x41nswer\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x0f\n\x07refused\x18\x02 \x03(\t\x12\x0f\n\x07restore\x18\x03 \x01(\t\x12(\n\x05state\x18\x04 \x01(\x0b\x32\x19.lazypagesd.handoff.State\x12\n\n\x02id\x18\x05 \x01(\x04\x12\x0e\n\x06number\x18\x06 \x01(\x04\"b\n\x05State\x12\r\n\x05\x65nded\x18\x01 \x01(\x08\x12\x13\n\x0bnr_sessions\x18\x02 \x01(\r\x12\x0f\n\x07nr_live\x18\x03 \x01(\r\x12\x10\n\x08nr_pages\x18\x04 \x01(\x04\x12\x12\n\nnr_missing\x18\x05 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,35 +32,35 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lazypagesd.proto.handoff_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REQUEST']._serialized_start=55
-  _globals['_REQUEST']._serialized_end=564
-  _globals['_OPEN']._serialized_start=566
-  _globals['_OPEN']._serialized_end=659
-  _globals['_PACE']._serialized_start=661
-  _globals['_PACE']._serialized_end=766
-  _globals['_PACE_KIND']._serialized_start=728
-  _globals['_PACE_KIND']._serialized_end=766
-  _globals['_ADDSESSION']._serialized_start=769
-  _globals['_ADDSESSION']._serialized_end=963
-  _globals['_REGION']._serialized_start=965
-  _globals['_REGION']._serialized_end=1038
-  _globals['_ADDREGIONS']._serialized_start=1040
-  _globals['_ADDREGIONS']._serialized_end=1111
-  _globals['_FINISHED']._serialized_start=1113
-  _globals['_FINISHED']._serialized_end=1123
-  _globals['_PROGRESS']._serialized_start=1125
-  _globals['_PROGRESS']._serialized_end=1135
-  _globals['_RELEASE']._serialized_start=1137
-  _globals['_RELEASE']._serialized_end=1146
-  _globals['_ABORT']._serialized_start=1148
-  _globals['_ABORT']._serialized_end=1155
-  _globals['_SETPACE']._serialized_start=1157
-  _globals['_SETPACE']._serialized_end=1206
-  _globals['_ATTACH']._serialized_start=1208
-  _globals['_ATTACH']._serialized_end=1228
-  _globals['_SERVECRIU']._serialized_start=1230
-  _globals['_SERVECRIU']._serialized_end=1241
-  _globals['_ANSWER']._serialized_start=1243
-  _globals['_ANSWER']._serialized_end=1357
-  _globals['_STATE']._serialized_start=1359
-  _globals['_STATE']._serialized_end=1457
+  _globals['_REQUEST']._serialized_end=580
+  _globals['_OPEN']._serialized_start=582
+  _globals['_OPEN']._serialized_end=675
+  _globals['_PACE']._serialized_start=677
+  _globals['_PACE']._serialized_end=782
+  _globals['_PACE_KIND']._serialized_start=744
+  _globals['_PACE_KIND']._serialized_end=782
+  _globals['_ADDSESSION']._serialized_start=785
+  _globals['_ADDSESSION']._serialized_end=979
+  _globals['_REGION']._serialized_start=981
+  _globals['_REGION']._serialized_end=1054
+  _globals['_ADDREGIONS']._serialized_start=1056
+  _globals['_ADDREGIONS']._serialized_end=1127
+  _globals['_FINISHED']._serialized_start=1129
+  _globals['_FINISHED']._serialized_end=1139
+  _globals['_PROGRESS']._serialized_start=1141
+  _globals['_PROGRESS']._serialized_end=1151
+  _globals['_RELEASE']._serialized_start=1153
+  _globals['_RELEASE']._serialized_end=1162
+  _globals['_ABORT']._serialized_start=1164
+  _globals['_ABORT']._serialized_end=1171
+  _globals['_SETPACE']._serialized_start=1173
+  _globals['_SETPACE']._serialized_end=1222
+  _globals['_ATTACH']._serialized_start=1224
+  _globals['_ATTACH']._serialized_end=1244
+  _globals['_SERVECRIU']._serialized_start=1246
+  _globals['_SERVECRIU']._serialized_end=1257
+  _globals['_ANSWER']._serialized_start=1260
+  _globals['_ANSWER']._serialized_end=1390
+  _globals['_STATE']._serialized_start=1392
+  _globals['_STATE']._serialized_end=1490
 # @@protoc_insertion_point(module_scope)

@@ -9,7 +9,8 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Request(_message.Message):
-    __slots__ = ("open", "add_session", "add_regions", "finished", "progress", "release", "abort", "serve_criu", "set_pace", "attach")
+    __slots__ = ("number", "open", "add_session", "add_regions", "finished", "progress", "release", "abort", "serve_criu", "set_pace", "attach")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
     ADD_SESSION_FIELD_NUMBER: _ClassVar[int]
     ADD_REGIONS_FIELD_NUMBER: _ClassVar[int]
@@ -20,6 +21,7 @@ class Request(_message.Message):
     SERVE_CRIU_FIELD_NUMBER: _ClassVar[int]
     SET_PACE_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
+    number: int
     open: Open
     add_session: AddSession
     add_regions: AddRegions
@@ -30,7 +32,7 @@ class Request(_message.Message):
     serve_criu: ServeCriu
     set_pace: SetPace
     attach: Attach
-    def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., add_session: _Optional[_Union[AddSession, _Mapping]] = ..., add_regions: _Optional[_Union[AddRegions, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., abort: _Optional[_Union[Abort, _Mapping]] = ..., serve_criu: _Optional[_Union[ServeCriu, _Mapping]] = ..., set_pace: _Optional[_Union[SetPace, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ...) -> None: ...
+    def __init__(self, number: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., add_session: _Optional[_Union[AddSession, _Mapping]] = ..., add_regions: _Optional[_Union[AddRegions, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., abort: _Optional[_Union[Abort, _Mapping]] = ..., serve_criu: _Optional[_Union[ServeCriu, _Mapping]] = ..., set_pace: _Optional[_Union[SetPace, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
     __slots__ = ("version", "name", "images", "pace")
@@ -131,18 +133,20 @@ class ServeCriu(_message.Message):
     def __init__(self) -> None: ...
 
 class Answer(_message.Message):
-    __slots__ = ("accepted", "refused", "restore", "state", "id")
+    __slots__ = ("accepted", "refused", "restore", "state", "id", "number")
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     RESTORE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
     accepted: bool
     refused: _containers.RepeatedScalarFieldContainer[str]
     restore: str
     state: State
     id: int
-    def __init__(self, accepted: bool = ..., refused: _Optional[_Iterable[str]] = ..., restore: _Optional[str] = ..., state: _Optional[_Union[State, _Mapping]] = ..., id: _Optional[int] = ...) -> None: ...
+    number: int
+    def __init__(self, accepted: bool = ..., refused: _Optional[_Iterable[str]] = ..., restore: _Optional[str] = ..., state: _Optional[_Union[State, _Mapping]] = ..., id: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
 
 class State(_message.Message):
     __slots__ = ("ended", "nr_sessions", "nr_live", "nr_pages", "nr_missing")
