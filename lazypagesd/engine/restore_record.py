@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+
+from google.protobuf.message import Message
+
 from lazypagesd.closing import Closing
 from lazypagesd.engine.custody import Custody
 from lazypagesd.engine.pb import record_pb2
@@ -42,7 +46,31 @@ class RestoreRecord(Closing):
         """Write the message: from now on it is what the next daemon finds."""
         self._file.write(self.message.SerializeToString())
 
+    def give_up(self, name: str) -> None:
+        """Keep the descriptor in this field of the message, if it is set, no longer: it is about
+        to be closed."""
+        *path, field = name.split(".")
+        part: Message = functools.reduce(getattr, path, self.message)
+        if part.HasField(field):
+            fd = getattr(part, field)
+            part.ClearField(field)
+            self.save()
+            self._custody.drop([fd])
+
     def close(self) -> None:
         """Forget the restore, which has ended."""
         self._custody.drop([self.fd])
         self._file.close()
+
+
+def fds_of(message: record_pb2.Restore) -> list[int]:
+    """Return the descriptors that *message* names."""
+    named = (
+        (message, "connection"),
+        (message, "criu_connection"),
+        (message.criu, "images"),
+        (message.native, "images"),
+        (message.native, "listener"),
+        (message.native, "pending"),
+    )
+    return [getattr(part, name) for part, name in named if part.HasField(name)]

@@ -192,18 +192,19 @@ def vet(fd: int, pid: int) -> None:
 
 async def receive(
     connection: socket.socket,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | None,
     sources: Mapping[int, FileSource],
     restore: Restore,
 ) -> Protocol:
     """Take over every process that comes on *connection*; release *restore* at the final word.
 
-    *sources* are the checkpoint's pages files by their descriptors.  Returns what check_end() is
+    *checkpoint* may be None when it has been released, *sources* are its pages files by their
+    descriptors.  Returns what check_end() is
     given.  Raises HandoffError when the stream breaks its protocol; what was taken over until
     then is *restore*'s, and still served.
     """
     record = restore.record
-    zombies = {task.pid: task.zombie for task in checkpoint.tasks}
+    zombies = {task.pid: task.zombie for task in checkpoint.tasks} if checkpoint else {}
     protocol = Protocol(zombies, record.message.criu if record else None)
     if restore.released:
         protocol.stage = Stage.END
@@ -213,6 +214,7 @@ async def receive(
         with contextlib.closing(message):
             process = protocol.feed(message)
             if process is not None:
+                assert checkpoint is not None, "its processes are those that come"
                 add(process, checkpoint, sources, restore)
             note(protocol, restore)
             if fdpass.consume(connection, message) != 1 and process is not None:

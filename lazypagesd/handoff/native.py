@@ -14,7 +14,7 @@ import enum
 import os
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError
 
 from lazypagesd.closing import Closing
 from lazypagesd.engine.pace import EAGER, LAZY, MAX_RATE, Pace
+from lazypagesd.engine.pb import record_pb2
 from lazypagesd.errors import HandoffError, ImageError
 from lazypagesd.handoff.vetting import (
     ALL_EVENTS,
@@ -87,6 +88,7 @@ class Session:
 
     fd: int
     pidfd: int | None
+    index: int  # in its restore, from 0
     page_map: PageMap
     sources: tuple[FileSource, ...]
     channel: channel.Type | None
@@ -130,13 +132,18 @@ class _Pending:
     sources: tuple[FileSource, ...]
     channel: channel.Type | None
 
-    def session(self, page_map: PageMap, sources: tuple[FileSource, ...] | None = None) -> Session:
-        return Session(self.fd, self.pidfd, page_map, sources or self.sources, self.channel)
+    def session(
+        self, index: int, page_map: PageMap, sources: tuple[FileSource, ...] | None = None
+    ) -> Session:
+        sources = sources or self.sources
+        return Session(self.fd, self.pidfd, index, page_map, sources, self.channel)
+
+    @property
+    def fds(self) -> list[int]:
+        return [self.fd] if self.pidfd is None else [self.fd, self.pidfd]
 
     def close(self) -> None:
-        os.close(self.fd)
-        if self.pidfd is not None:
-            os.close(self.pidfd)
+        fdpass.close_all(self.fds)
 
 
 class Protocol(Closing):
@@ -148,12 +155,62 @@ class Protocol(Closing):
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._files = ExitStack()
+        self._images_fd: int | None = None
         self._checkpoint: Checkpoint | None = None
         self._pending: _Pending | None = None
+        self._nr_done = 0  # or refused, after which nothing comes
         self._nr_sessions = 0
         self._nr_regions = 0
         self._opened = False  # or attached
         self._over = False  # nothing is handed over any more
+        self.number = 0  # of the last request, if it had one
+
+    @classmethod
+    def take_over(
+        cls, limits: Limits, left: record_pb2.Native, files: Iterable[int], *, over: bool
+    ) -> Protocol:
+        """Go on where another daemon has noted that it was; a hand-off may be *over*.
+
+        Takes ownership of *files*, and of what *left* names but the listener.
+        """
+        protocol = cls(limits)
+        for fd in files:
+            protocol._files.callback(os.close, fd)
+        protocol._nr_done = left.nr_done
+        protocol._nr_sessions = left.nr_sessions
+        protocol._nr_regions = left.nr_regions
+        protocol._opened = left.nr_done > 0
+        protocol._over = over
+        if left.HasField("pending"):
+            protocol._pending = _Pending(left.pending, None, RegionTable([]), (), None)
+        if left.HasField("images"):
+            protocol._images_fd = left.images
+            protocol._files.callback(os.close, left.images)
+        return protocol
+
+    def note(self, record: record_pb2.Native) -> None:
+        """Write into *record* what a daemon that takes over has to know."""
+        record.nr_done = self._nr_done
+        record.nr_sessions = self._nr_sessions
+        record.nr_regions = self._nr_regions
+        record.ClearField("pending")
+        if self._pending is not None:
+            record.pending = self._pending.fd
+
+    @property
+    def images_fd(self) -> int | None:
+        """The directory of CRIU's images, if there is one."""
+        return self._images_fd
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """What is in that directory."""
+        return self._checkpoint
+
+    def load_images(self) -> None:
+        """Load what is in that directory.  Raises Refused."""
+        if self._images_fd is not None:
+            self._checkpoint = self._files.enter_context(load(self._images_fd))
 
     def feed(self, message: fdpass.Message) -> Outcome:
         """Take a packet.  Raises Refused, which is the end of the hand-off.
@@ -165,6 +222,10 @@ class Protocol(Closing):
         if len(message.fds) > FDS_MAX:
             raise Refused([f"{len(message.fds)} descriptors: send at most {FDS_MAX}"])
         self._check_order(kind or "")
+        if request.number not in (0, self._nr_done + 1):
+            raise Refused([f"number {request.number}: {self._nr_done + 1} comes next, or 0"])
+        self._nr_done += 1
+        self.number = request.number
         match kind:
             case "open":
                 return self._open(request.open, message.fds)
@@ -185,6 +246,13 @@ class Protocol(Closing):
                 return Attached(request.attach.id)
         self._over |= kind == "finished"
         return Step[(kind or "").upper()]
+
+    @property
+    def fds(self) -> list[int]:
+        """What it owns, but the files of sessions that are complete."""
+        pending = self._pending
+        owned = [self._images_fd, *(pending.fds if pending else ())]
+        return [fd for fd in owned if fd is not None]
 
     @property
     def pending_fd(self) -> int | None:
@@ -225,7 +293,9 @@ class Protocol(Closing):
         if reasons:
             raise Refused(reasons)
         if request.images:
-            self._checkpoint = self._files.enter_context(load(fds[0]))
+            self._images_fd = fds.pop()
+            self._files.callback(os.close, self._images_fd)
+            self.load_images()
         self._opened = True
         return Opened(request.name, pace_of(request.pace))
 
@@ -269,7 +339,7 @@ class Protocol(Closing):
         if more:
             return Step.MORE
         self._pending = None
-        return pending.session(pending.table.page_map())
+        return pending.session(self._nr_sessions - 1, pending.table.page_map())
 
     def _serve_criu(self, fds: list[int]) -> Listener:
         if self._checkpoint is None or self._nr_sessions:
@@ -310,7 +380,7 @@ class Protocol(Closing):
         page_map = self._checkpoint.page_map(pid)
         sources = tuple(FileSource.of(file.fd, file.name) for file in page_map.sources)
         self._pending = None
-        return pending.session(page_map, sources)
+        return pending.session(self._nr_sessions - 1, page_map, sources)
 
 
 def decode(data: bytes) -> pb.Request:

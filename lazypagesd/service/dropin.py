@@ -10,19 +10,21 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
+from lazypagesd.engine.custody import NoCustody
 from lazypagesd.engine.pace import Pace
+from lazypagesd.engine.pb import record_pb2
 from lazypagesd.engine.restore import Restore
 from lazypagesd.handoff import criu
 from lazypagesd.images.checkpoint import Checkpoint
 from lazypagesd.kernel import fdpass
+from lazypagesd.service.criu_handoff import CriuHandoff, sources_of
 from lazypagesd.service.daemonize import daemonize
 from lazypagesd.service.logs import open_log
 from lazypagesd.service.options import DropinOptions
 from lazypagesd.service.ready import report_ready
 from lazypagesd.service.restores import Restores
-from lazypagesd.sources.file import FileSource
 
 log = logging.getLogger(__name__)
 
@@ -62,65 +64,20 @@ def restores_of(checkpoint: Checkpoint, pace: Pace) -> Restores:
     """Return the restores, by CRIU, of *checkpoint*, which stays open as long, at *pace*."""
     sources = sources_of(checkpoint)
 
-    def hand_off(connection: socket.socket, restores: Restores) -> DropinHandoff:
-        restore = restores.begin(fdpass.peer_uid(connection), pace=pace)
-        return DropinHandoff(connection, checkpoint, sources, restore)
-
-    return Restores(hand_off)
-
-
-def sources_of(checkpoint: Checkpoint) -> dict[int, FileSource]:
-    """Return the pages files of *checkpoint* as sources, by their descriptors."""
-    return {
-        file.fd: FileSource.of(file.fd, file.name)
-        for page_map in checkpoint.page_maps.values()
-        for file in page_map.sources
-    }
-
-
-class DropinHandoff:
-    """One restore by CRIU, of a checkpoint that outlives it."""
-
-    def __init__(
-        self,
-        connection: socket.socket,
-        checkpoint: Checkpoint,
-        sources: Mapping[int, FileSource],
-        restore: Restore,
-    ) -> None:
-        """Take ownership of *connection*."""
-        self._connection = connection
-        self._checkpoint = checkpoint
-        self._sources = sources
-        self.restore = restore
-        self._protocol: criu.Protocol | None = None
-
-    async def receive(self) -> None:
-        """Take over its processes, to the final word."""
-        self._protocol = await criu.receive(
-            self._connection, self._checkpoint, self._sources, self.restore
+    def hand_off(connection: socket.socket, restores: Restores) -> CriuHandoff:
+        record = record_pb2.Restore(
+            owner=fdpass.peer_uid(connection),
+            pace=pace.rate,
+            criu_connection=connection.fileno(),
         )
+        return CriuHandoff(connection, checkpoint, sources, restores.begin(record))
 
-    async def conclude(self) -> None:
-        """Wait until they have ended, and look what was sent after the final word."""
-        assert self._protocol is not None, "received"
-        await self.restore.wait_ended()
-        # Now, because the processes live on whatever it says, and want their pages.
-        criu.check_end(self._connection, self._protocol)
+    def resume(restore: Restore, restores: Restores) -> CriuHandoff:
+        assert restore.record is not None, "it was left by that"
+        connection = socket.socket(fileno=restore.record.message.criu_connection)
+        return CriuHandoff(connection, checkpoint, sources, restore)
 
-    def stop(self) -> None:
-        """Make the end of what it has sent the end of file."""
-        self._connection.shutdown(socket.SHUT_RD)
-
-    async def outlast(self) -> None:
-        """Wait for nobody: each process is served as soon as its descriptor has come."""
-
-    def hang_up(self) -> None:
-        """Close the connection."""
-        self._connection.close()
-
-    def close(self) -> None:
-        """Do nothing: the checkpoint is not its own."""
+    return Restores(hand_off, resume=resume, custody=NoCustody())
 
 
 def stop_interrupting() -> None:

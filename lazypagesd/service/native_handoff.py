@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 from collections.abc import Iterable
 
 from lazypagesd.engine.engine import PROBE_INTERVAL_S
 from lazypagesd.engine.pace import Pace
+from lazypagesd.engine.pb import record_pb2
 from lazypagesd.engine.restore import Restore
+from lazypagesd.engine.restore_record import RestoreRecord
 from lazypagesd.engine.state import memory_of
 from lazypagesd.errors import HandoffError, LazyPagesError
 from lazypagesd.handoff import native
@@ -21,7 +24,7 @@ from lazypagesd.images.pagemap import PageMap
 from lazypagesd.kernel import fdpass, uffd
 from lazypagesd.proto import handoff_pb2 as pb
 from lazypagesd.service.admission import Admission, Peer
-from lazypagesd.service.dropin import DropinHandoff, sources_of
+from lazypagesd.service.criu_handoff import CriuHandoff, sources_of
 from lazypagesd.service.restores import Restores
 
 # How long a client may take to say what it wants.
@@ -30,30 +33,39 @@ OPEN_TIMEOUT_S = 10.0
 # How long a list of regions may stand still before that is told.
 LIST_TIMEOUT_S = 10.0
 
+LEFT_EARLY = "hand-off: the client closed the connection before it had finished"
+
 log = logging.getLogger(__name__)
 
 
 class NativeHandoff:
-    """One client's connection: from open to the end of its restore, or a visit to another's."""
+    """One client's connection: from open to the end of its restore, or a visit to another's.
+
+    What a request does is noted before the request is taken out of the socket, and it is answered
+    last of all; so a daemon that takes over finds which requests have been carried out.
+    """
 
     def __init__(
-        self, connection: socket.socket, restores: Restores, admission: Admission
+        self,
+        connection: socket.socket,
+        restores: Restores,
+        admission: Admission,
+        protocol: native.Protocol,
+        restore: Restore | None = None,
     ) -> None:
-        """Take ownership of *connection*."""
-        self.restore: Restore | None = None
+        """Take ownership of *connection* and *protocol*; *restore* is one that was left."""
+        self.restore = restore
         self._visited: Restore | None = None
         self._connection = connection
         self._restores = restores
         self._admission = admission
-        self._protocol = native.Protocol(
-            native.Limits(admission.limits.sessions, admission.limits.regions)
-        )
-        self._listener: native.Listener | None = None  # until CRIU has connected
+        self._protocol = protocol
+        self._listener: socket.socket | None = None  # until CRIU has connected
         self._criu_came = asyncio.Event()  # or need not be waited for: we are to stop
         self._aborted = False
         self._stopped = False
-        self._criu: DropinHandoff | None = None
-        self._peer = Peer.of(connection)
+        self._criu: CriuHandoff | None = None
+        self._peer = Peer.of(connection) if restore is None else Peer(restore.owner, frozenset())
         self._memory = 0  # that it has been admitted
         admission.connections[self._peer.uid] += 1
 
@@ -61,20 +73,16 @@ class NativeHandoff:
         """Carry out requests until the restore is released, or a visit has begun."""
         if reason := self._admission.reason_to_hang_up(self._peer.uid):
             raise HandoffError(f"hand-off: {reason}: hung up")
-        try:
-            async with asyncio.timeout(OPEN_TIMEOUT_S):
-                message = await self._next()
-        except TimeoutError:
-            raise HandoffError(f"hand-off: no request within {OPEN_TIMEOUT_S:g} s") from None
-        while await self._carry_out(message):
+        if self.restore is None:
+            await self._begin()
+        else:
+            await self._go_on(self.restore)
+        while not self._is_over():
+            if not await self._carry_out(await self._further()):
+                raise HandoffError(LEFT_EARLY)
             if self._aborted:
                 raise HandoffError("hand-off: the client gave the restore up")
-            if self._listener is not None:
-                await self._receive_criu(self._listener)
-            if self._visited or (self.restore and self.restore.released):
-                return
-            message = await self._further()
-        raise HandoffError("hand-off: the client closed the connection before it had finished")
+            await self._receive_criu()
 
     async def conclude(self) -> None:
         """Carry out requests until the client leaves, then wait for the end of its restore."""
@@ -104,6 +112,8 @@ class NativeHandoff:
 
     def hang_up(self) -> None:
         """Close the connection, and CRIU's."""
+        if self.restore is not None and self.restore.record is not None:
+            self.restore.record.give_up("connection")
         self._connection.close()
         self._admission.connections[self._peer.uid] -= 1
         if self._criu is not None:
@@ -111,8 +121,52 @@ class NativeHandoff:
 
     def close(self) -> None:
         """Close the files and images that came with it."""
+        self._restores.custody.drop(self._protocol.fds)
         self._protocol.close()
         self._admission.memory[self._peer.uid] -= self._memory
+
+    def _is_over(self) -> bool:
+        return self._visited is not None or (self.restore is not None and self.restore.released)
+
+    async def _begin(self) -> None:
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                message = await self._next()
+        except TimeoutError:
+            raise HandoffError(f"hand-off: no request within {OPEN_TIMEOUT_S:g} s") from None
+        if not await self._carry_out(message):
+            raise HandoffError(LEFT_EARLY)
+
+    # ---- what another daemon has left ----
+
+    async def _go_on(self, restore: Restore) -> None:
+        assert restore.record is not None, "it was left by that"
+        left = restore.record.message
+        # As far as it goes: nobody is refused what has been admitted.
+        self._memory = sum(os.fstat(each.state.fd).st_blocks * 512 for each in restore.live)
+        self._admission.memory[self._peer.uid] += self._memory
+        if not restore.released:
+            check_continuable(left)
+            await asyncio.to_thread(self._protocol.load_images)
+        if left.native.answer:
+            self._answer_again(left.native)
+        elif left.native.nr_done:
+            # It may be waiting for an answer that has been sent, or for one that has not.
+            self._connection.shutdown(socket.SHUT_RDWR)
+        if left.native.HasField("listener"):
+            self._listener = socket.socket(fileno=left.native.listener)
+        await self._receive_criu()
+
+    def _answer_again(self, left: record_pb2.Native) -> None:
+        # It may not have been sent, and its request may be there still.
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            message = fdpass.peek(self._connection, native.PACKET_MAX + 1)
+            with contextlib.closing(message):
+                if message.data and native.decode(message.data).number == left.nr_done:
+                    fdpass.consume(self._connection, message)
+        self._send(pb.Answer.FromString(left.answer))
+
+    # ---- requests ----
 
     async def _further(self) -> fdpass.Message:
         if self._protocol.pending_fd is None:
@@ -133,10 +187,7 @@ class NativeHandoff:
         return await self._next()
 
     async def _next(self) -> fdpass.Message:
-        message = await wait_for_message(self._connection, native.PACKET_MAX + 1)
-        with contextlib.suppress(ConnectionError):
-            fdpass.consume(self._connection, message)
-        return message
+        return await wait_for_message(self._connection, native.PACKET_MAX + 1)
 
     # False where there is no request: the client has left.
     async def _carry_out(self, message: fdpass.Message) -> bool:
@@ -147,18 +198,31 @@ class NativeHandoff:
                 # Not in this thread, because a client's file may take its time to be looked at.
                 step = await asyncio.to_thread(self._protocol.feed, message)
                 answer = await self._do(step)
+                answer.accepted, answer.number = True, self._protocol.number
+                self._note(answer)
             except (LazyPagesError, OSError) as error:
                 reasons = error.reasons if isinstance(error, native.Refused) else [str(error)]
+                self._consume(message)
                 self._send(pb.Answer(refused=native.shorten(reasons)))
                 raise
-            answer.accepted = True
+            self._consume(message)
             self._send(answer)
         return True
+
+    def _note(self, answer: pb.Answer) -> None:
+        if self.restore is None or self.restore.record is None:
+            return
+        self._restores.custody.keep(self._protocol.fds)
+        record = self.restore.record
+        self._protocol.note(record.message.native)
+        record.message.native.answer = answer.SerializeToString() if answer.number else b""
+        record.save()
 
     async def _do(self, step: native.Outcome) -> pb.Answer:
         match step:
             case native.Opened():
-                self.restore = self._open(step)
+                # One that was left before it was noted is there.
+                self.restore = self.restore or self._open(step)
                 return pb.Answer(restore=self.restore.name, id=self.restore.number)
             case native.Attached(number):
                 self._visited = self._reach(number)
@@ -169,7 +233,7 @@ class NativeHandoff:
             case native.Session():
                 await self._add(restore, step)
             case native.Listener():
-                self._listen(step)
+                self._listen(restore, step)
             case Pace():
                 restore.set_pace(step)
             case Step.FINISHED:
@@ -187,7 +251,15 @@ class NativeHandoff:
         admission = self._admission
         if reasons := admission.reasons_against(self._peer, self._restores.nr_restores):
             raise native.Refused(reasons)
-        return self._restores.begin(self._peer.uid, step.name, step.pace)
+        images = self._protocol.images_fd
+        record = record_pb2.Restore(
+            name=step.name,
+            owner=self._peer.uid,
+            pace=step.pace.rate,
+            connection=self._connection.fileno(),
+            native=record_pb2.Native(images=images),
+        )
+        return self._restores.begin(record)
 
     def _reach(self, number: int) -> Restore:
         restore = self._restores.find(number)
@@ -197,8 +269,12 @@ class NativeHandoff:
         return restore
 
     async def _add(self, restore: Restore, step: native.Session) -> None:
+        name = f"{restore.name}/{step.index}"
+        if name in (session.name for session in restore.sessions):
+            # By another daemon, which had not noted it yet.
+            step.close()
+            return
         self._admit(step, [step.page_map])
-        name = f"{restore.name}/{len(restore.sessions)}"
         with contextlib.ExitStack() as unwanted:
             unwanted.callback(step.close)
             # Before anything that is for another session is taken out of it.
@@ -209,12 +285,6 @@ class NativeHandoff:
             name, step.fd, step.page_map, step.sources, pidfd=step.pidfd, protocol=protocol
         )
 
-    def _listen(self, step: native.Listener) -> None:
-        self._admit(step, step.checkpoint.page_maps.values())
-        step.socket.setblocking(False)
-        fdpass.ask_for_sender(step.socket)
-        self._listener = step
-
     def _admit(self, step: native.Session | native.Listener, page_maps: Iterable[PageMap]) -> None:
         nr_bytes = sum(memory_of(each.nr_regions, each.nr_pages) for each in page_maps)
         if reasons := self._admission.reasons_against_memory(self._peer.uid, nr_bytes):
@@ -223,16 +293,51 @@ class NativeHandoff:
         self._admission.memory[self._peer.uid] += nr_bytes
         self._memory += nr_bytes
 
-    async def _receive_criu(self, listener: native.Listener) -> None:
-        with listener.socket as sock:
-            connection = await self._accept(sock)
-            self._listener = None
-        sources = await asyncio.to_thread(sources_of, listener.checkpoint)
-        assert self.restore is not None, "the protocol begins with it"
-        self._criu = DropinHandoff(connection, listener.checkpoint, sources, self.restore)
+    def _send(self, answer: pb.Answer) -> None:
+        # Who does not read the answers waits for none; who has left is met at the next request.
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            self._connection.send(answer.SerializeToString())
+
+    def _consume(self, message: fdpass.Message) -> None:
+        with contextlib.suppress(ConnectionError):
+            fdpass.consume(self._connection, message)
+
+    # ---- a restore by CRIU ----
+
+    def _listen(self, restore: Restore, step: native.Listener) -> None:
+        self._admit(step, step.checkpoint.page_maps.values())
+        step.socket.setblocking(False)
+        fdpass.ask_for_sender(step.socket)
+        if restore.record is not None:
+            self._restores.custody.keep([step.socket.fileno()])
+            restore.record.message.native.listener = step.socket.fileno()
+        self._listener = step.socket
+
+    async def _receive_criu(self) -> None:
+        restore = self.restore
+        if restore is None or restore.record is None:
+            return
+        if self._listener is not None:
+            await self._accept_criu(self._listener, restore.record)
+        if not restore.record.message.HasField("criu_connection"):
+            return
+        connection = socket.socket(fileno=restore.record.message.criu_connection)
+        checkpoint = self._protocol.checkpoint
+        sources = await asyncio.to_thread(sources_of, checkpoint) if checkpoint else {}
+        self._criu = CriuHandoff(connection, checkpoint, sources, restore)
         if self._stopped:
             self._criu.stop()
         await self._criu.receive()
+
+    async def _accept_criu(self, listener: socket.socket, record: RestoreRecord) -> None:
+        with listener:
+            try:
+                connection = await self._accept(listener)
+                self._restores.custody.keep([connection.fileno()])
+                record.message.criu_connection = connection.detach()
+            finally:
+                self._listener = None
+                record.give_up("native.listener")
 
     async def _accept(self, listener: socket.socket) -> socket.socket:
         wait_s = self._admission.limits.criu_wait_s
@@ -249,10 +354,16 @@ class NativeHandoff:
         connection.setblocking(False)
         return connection
 
-    def _send(self, answer: pb.Answer) -> None:
-        # Who does not read the answers waits for none; who has left is met at the next request.
-        with contextlib.suppress(BlockingIOError, ConnectionError):
-            self._connection.send(answer.SerializeToString())
+
+def check_continuable(left: record_pb2.Restore) -> None:
+    """Raise HandoffError if a hand-off that was left cannot be gone on with."""
+    died = "hand-off: the daemon died"
+    if left.native.HasField("pending"):
+        raise HandoffError(f"{died} in the middle of a list of regions: begin anew")
+    if left.HasField("connection") and left.native.nr_done and not left.native.answer:
+        raise HandoffError(f"{died}, and the client's requests have no numbers: begin anew")
+    if not left.HasField("connection") and not left.HasField("criu_connection"):
+        raise HandoffError(f"{died}, and the client has left")
 
 
 def state_of(restore: Restore) -> pb.State:

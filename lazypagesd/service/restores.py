@@ -13,12 +13,16 @@ import socket
 from collections.abc import Callable
 from typing import NoReturn, Protocol
 
+from lazypagesd.engine.custody import Custody
 from lazypagesd.engine.engine import Engine
 from lazypagesd.engine.pace import EAGER, Pace
+from lazypagesd.engine.pb import record_pb2
 from lazypagesd.engine.restore import Restore
+from lazypagesd.engine.restore_record import RestoreRecord, fds_of
 from lazypagesd.engine.statistics import report
 from lazypagesd.errors import LazyPagesError
 from lazypagesd.service.acceptor import Acceptor
+from lazypagesd.service.estate import Estate, LeftRestore
 from lazypagesd.service.logs import STDOUT_FD
 from lazypagesd.service.session_log import SessionLog, log_lost
 
@@ -62,12 +66,20 @@ class Restores:
         self,
         hand_off: Callable[[socket.socket, Restores], Handoff],
         *,
+        resume: Callable[[Restore, Restores], Handoff],
+        custody: Custody,
         stays: bool = False,
     ) -> None:
-        """Prepare to serve what *hand_off* makes of each connection, which it takes over."""
+        """Prepare to serve what *hand_off* makes of each connection, which it takes over.
+
+        *resume* returns what goes on with the hand-off of a restore that another daemon has left,
+        by its record; *custody* is where everything outlives this one.
+        """
         self._hand_off = hand_off
+        self._resume = resume
         self._stays = stays
-        self._engine = Engine()
+        self.custody = custody
+        self._engine = Engine(custody=custody)
         # By their numbers: those that are served, and if nobody stays to ask, those that were.
         self._restores: dict[int, Restore] = {}
         self._numbers = itertools.count(1)
@@ -86,8 +98,10 @@ class Restores:
         *,
         shared: bool = False,
         ready: Callable[[], None] = lambda: None,
+        estate: Estate | None = None,
     ) -> int:
-        """Serve every restore that connects; return the exit code when the last has ended.
+        """Serve every restore that connects, and those of an *estate*; return the exit code when
+        the last has ended.
 
         That one has failed is an exit code of the drop-in's, which is there for them alone.
         Takes ownership of *listener*, which others accept at after us if it is *shared*.
@@ -101,6 +115,8 @@ class Restores:
             acceptor = Acceptor(listener, accept, shared=shared)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._terminate, number, acceptor, group)
+            for left in (estate or Estate()).restores.values():
+                self._take_over(group, left)
             acceptor.start()
             ready()
             await self._none_left.wait()
@@ -108,14 +124,46 @@ class Restores:
         await self._engine.stop()
         return 1 if self._failed and not self._stays else 0
 
-    def begin(self, owner: int, name: str = "", pace: Pace = EAGER) -> Restore:
-        """Return a new restore, of the user *owner*; people are told its number and its *name*."""
-        number = next(self._numbers)
-        label = f"restore {number} ({name})" if name else f"restore {number}"
-        restore = Restore(label, self._engine, SessionLog(), pace, number=number, owner=owner)
-        self._restores[number] = restore
-        log.info("%s: begun by user %d", label, owner)
+    def begin(self, record: record_pb2.Restore) -> Restore:
+        """Return a new restore, of which *record* says all but the number.
+
+        People are told its name behind the number.  What the record names is in custody when this
+        returns; raises SessionError if it cannot be.
+        """
+        record.number = next(self._numbers)
+        record.name = f"restore {record.number}" + (f" ({record.name})" if record.name else "")
+        self.custody.keep(fds_of(record))
+        restore = self._add(record, RestoreRecord.create(record, self.custody))
+        log.info("%s: begun by user %d", restore.name, restore.owner)
         return restore
+
+    def _add(self, message: record_pb2.Restore, record: RestoreRecord) -> Restore:
+        restore = Restore(
+            message.name,
+            self._engine,
+            SessionLog(),
+            Pace(message.pace),
+            number=message.number,
+            owner=message.owner,
+        )
+        restore.record = record
+        self._restores[restore.number] = restore
+        return restore
+
+    def _take_over(self, group: asyncio.TaskGroup, left: LeftRestore) -> None:
+        restore = self._add(left.record, RestoreRecord(left.file, left.record, self.custody))
+        self._numbers = itertools.count(max(self._restores) + 1)
+        for session in left.sessions:
+            restore.take_over(session.state, session.record)
+        if left.record.released:
+            restore.release()
+        log.warning(
+            "%s: taken over from a daemon that has ended: %d processes, %d pages missing",
+            restore.name,
+            len(left.sessions),
+            restore.nr_missing,
+        )
+        self._start(group, self._resume(restore, self))
 
     def find(self, number: int) -> Restore | None:
         """Return the restore of that number, if it is being served."""
@@ -128,7 +176,9 @@ class Restores:
 
     def _accept(self, group: asyncio.TaskGroup, connection: socket.socket) -> None:
         connection.setblocking(False)
-        handoff = self._hand_off(connection, self)
+        self._start(group, self._hand_off(connection, self))
+
+    def _start(self, group: asyncio.TaskGroup, handoff: Handoff) -> None:
         self._connected.add(handoff)
         self._handing_over.add(handoff)
         if self._stopping:
@@ -149,6 +199,7 @@ class Restores:
         with contextlib.closing(handoff):
             await self._serve_one(handoff)
         if handoff.restore is not None:
+            handoff.restore.let_go()
             log.info("%s: ended", handoff.restore.name)
             if self._stays:
                 del self._restores[handoff.restore.number]

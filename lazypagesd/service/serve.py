@@ -10,14 +10,21 @@ import grp
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
 from pathlib import Path
 
+from lazypagesd.engine.custody import Custody
+from lazypagesd.engine.pb import record_pb2
+from lazypagesd.engine.restore import Restore
 from lazypagesd.errors import ConfigError
-from lazypagesd.kernel import fdpass
-from lazypagesd.service import systemd
+from lazypagesd.handoff import native
+from lazypagesd.kernel import fdpass, uffd
+from lazypagesd.service import inherited, systemd
 from lazypagesd.service.admission import Admission
+from lazypagesd.service.custody import custody_of
 from lazypagesd.service.dropin import raise_descriptor_limit, stop_interrupting
+from lazypagesd.service.estate import Estate, take_stock
 from lazypagesd.service.native_handoff import NativeHandoff
 from lazypagesd.service.options import ServeOptions
 from lazypagesd.service.restores import Restores
@@ -37,15 +44,70 @@ def run(options: ServeOptions) -> int:
     stop_interrupting()
     raise_descriptor_limit()
     gid = group_of(options.config.group)
-    admission = Admission(options.config.limits, gid)
-    restores = Restores(
-        lambda connection, restores: NativeHandoff(connection, restores, admission), stays=True
-    )
-    passed = systemd.take_sockets(os.environ)
+    passed, left = inherited.take(systemd.take_sockets(os.environ))
+    custody = custody_of(os.environ, left)
+    estate = inherit(left, custody)
+    handoffs = Handoffs(Admission(options.config.limits, gid))
+    restores = Restores(handoffs.begin, resume=handoffs.resume, custody=custody, stays=True)
     with taken_over(passed) if passed else listening(options.runtime_dir, gid) as listener:
         listener.setblocking(False)
         ready = functools.partial(systemd.notify, os.environ, "READY=1")
-        return asyncio.run(restores.serve(listener, shared=bool(passed), ready=ready))
+        serving = restores.serve(listener, shared=bool(passed), ready=ready, estate=estate)
+        return asyncio.run(serving)
+
+
+def inherit(left: Set[int], custody: Custody) -> Estate:
+    """Return what another daemon has *left*; close what is of no use any more."""
+    estate = take_stock(left)
+    useless = left - estate.claims()
+    if not estate.is_whole:
+        # One may be of a session that cannot be read: its process waits, and reads no zero.
+        useless = {fd for fd in useless if uffd.describe(fd) is None}
+    custody.drop(useless)
+    fdpass.close_all(useless)
+    return estate
+
+
+@dataclass(frozen=True, slots=True)
+class Handoffs:
+    """How connections become hand-offs."""
+
+    admission: Admission
+
+    @property
+    def limits(self) -> native.Limits:
+        """Those of one restore."""
+        return native.Limits(self.admission.limits.sessions, self.admission.limits.regions)
+
+    def begin(self, connection: socket.socket, restores: Restores) -> NativeHandoff:
+        """Return the hand-off of a new *connection*, which it takes over."""
+        protocol = native.Protocol(self.limits)
+        return NativeHandoff(connection, restores, self.admission, protocol)
+
+    def resume(self, restore: Restore, restores: Restores) -> NativeHandoff:
+        """Return the hand-off of a *restore* that another daemon has left."""
+        assert restore.record is not None, "it was left by that"
+        left = restore.record.message
+        protocol = native.Protocol.take_over(
+            self.limits,
+            left.native,
+            {source.fd for each in restore.live for source in each.sources if source.fd >= 0},
+            over=restore.released
+            or left.HasField("criu_connection")
+            or left.native.HasField("listener"),
+        )
+        connection = left_connection(left)
+        return NativeHandoff(connection, restores, self.admission, protocol, restore)
+
+
+def left_connection(left: record_pb2.Restore) -> socket.socket:
+    """Return the client's connection, or, where it has been closed, one that is at its end."""
+    if left.HasField("connection"):
+        return socket.socket(fileno=left.connection)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.close()
+    ours.setblocking(False)
+    return ours
 
 
 @contextlib.contextmanager

@@ -27,11 +27,18 @@ def take_sockets(environment: Mapping[str, str]) -> dict[int, str]:
     return passed
 
 
-def notify(environment: Mapping[str, str], state: str) -> None:
-    """Tell the service manager *state*, such as ``READY=1``; without one, do nothing."""
+def connect_notify(environment: Mapping[str, str]) -> socket.socket | None:
+    """Return a connection to the service manager, or None without one; the caller owns it."""
     address = environment.get("NOTIFY_SOCKET")
     if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        sock.connect("\0" + address[1:] if address.startswith("@") else address)
-        sock.send(state.encode())
+        return None
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    sock.connect("\0" + address[1:] if address.startswith("@") else address)
+    return sock
+
+
+def notify(environment: Mapping[str, str], state: str) -> None:
+    """Tell the service manager *state*, such as ``READY=1``; without one, do nothing."""
+    if (sock := connect_notify(environment)) is not None:
+        with sock:
+            sock.send(state.encode())

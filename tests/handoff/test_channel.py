@@ -39,7 +39,7 @@ def v2_without(*types: Type) -> bytes:
 
 def session(sock: socket.socket, needed: Type = EVERYTHING) -> Session:
     """Return a session whose daemon has *sock*."""
-    return Session(sock.fileno(), None, empty_map(), (), needed)
+    return Session(sock.fileno(), None, 0, empty_map(), (), needed)
 
 
 def empty_map() -> PageMap:
@@ -276,5 +276,5 @@ def test_answer_that_somebody_took_is_waited_for(ends: Ends) -> None:
 
 def test_userfaultfd_is_asked_nothing() -> None:
     """A session without a channel is served as the kernel's."""
-    plain = Session(-1, None, empty_map(), (), None)
+    plain = Session(-1, None, 0, empty_map(), (), None)
     assert asyncio.run(channel.agree(plain)) == protocol_of(None)

@@ -68,19 +68,19 @@ class Criu(_message.Message):
     def __init__(self, images: _Optional[int] = ..., done: _Optional[_Iterable[int]] = ..., pid: _Optional[int] = ...) -> None: ...
 
 class Native(_message.Message):
-    __slots__ = ("images", "nr_done", "answer", "incomplete", "nr_sessions", "nr_regions", "listener")
+    __slots__ = ("images", "nr_done", "answer", "pending", "nr_sessions", "nr_regions", "listener")
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     NR_DONE_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
-    INCOMPLETE_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
     NR_SESSIONS_FIELD_NUMBER: _ClassVar[int]
     NR_REGIONS_FIELD_NUMBER: _ClassVar[int]
     LISTENER_FIELD_NUMBER: _ClassVar[int]
     images: int
     nr_done: int
     answer: bytes
-    incomplete: bool
+    pending: int
     nr_sessions: int
     nr_regions: int
     listener: int
-    def __init__(self, images: _Optional[int] = ..., nr_done: _Optional[int] = ..., answer: _Optional[bytes] = ..., incomplete: bool = ..., nr_sessions: _Optional[int] = ..., nr_regions: _Optional[int] = ..., listener: _Optional[int] = ...) -> None: ...
+    def __init__(self, images: _Optional[int] = ..., nr_done: _Optional[int] = ..., answer: _Optional[bytes] = ..., pending: _Optional[int] = ..., nr_sessions: _Optional[int] = ..., nr_regions: _Optional[int] = ..., listener: _Optional[int] = ...) -> None: ...

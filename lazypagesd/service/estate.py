@@ -1,0 +1,163 @@
+"""What a daemon that has ended left behind: its restores and their sessions, as values.
+
+Descriptors are under the numbers that they had (inherited.py).  What is broken is logged, and
+fails alone: a process whose session cannot be taken over waits for its pages, and reads no zeros,
+for as long as its userfaultfd is open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass, field
+
+from google.protobuf.message import DecodeError, Message
+
+from lazypagesd.engine import restore_record
+from lazypagesd.engine import state as states
+from lazypagesd.engine.pb import record_pb2
+from lazypagesd.engine.record import RecordFile
+from lazypagesd.engine.restore import fds_of
+from lazypagesd.engine.state import State
+from lazypagesd.errors import LazyPagesError, SessionError
+from lazypagesd.kernel import pidfd, uffd
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class LeftSession:
+    """A session; whoever takes it over owns *state*, and what *record* names."""
+
+    record: record_pb2.Session
+    state: State
+
+    def claims(self) -> Iterator[int]:
+        """Yield the descriptors that belong to it, those of children to be included."""
+        yield self.state.fd
+        yield from fds_of(self.record)
+        yield from (source.fd for source in self.record.sources)
+        yield from self.state.forks
+
+
+@dataclass(slots=True)
+class LeftRestore:
+    """A restore; whoever takes it over owns *file*, and what *record* names."""
+
+    record: record_pb2.Restore
+    file: RecordFile
+    sessions: list[LeftSession] = field(default_factory=list)
+
+    def claims(self) -> Iterator[int]:
+        """Yield the descriptors that belong to it."""
+        yield self.file.fd
+        yield from restore_record.fds_of(self.record)
+        for session in self.sessions:
+            yield from session.claims()
+
+
+@dataclass(slots=True)
+class Estate:
+    """All restores that were left, by their numbers; *is_whole* unless some of it is broken."""
+
+    restores: dict[int, LeftRestore] = field(default_factory=dict)
+    is_whole: bool = True
+
+    def claims(self) -> set[int]:
+        """Return the descriptors that it is made of."""
+        return {fd for restore in self.restores.values() for fd in restore.claims()}
+
+
+def take_stock(fds: Set[int]) -> Estate:
+    """Find what *fds* amount to; those that nobody claims stay the caller's."""
+    estate = Estate()
+    for fd in named(fds, restore_record.MEMFD_NAME):
+        take(take_restore, fd, fds, estate)
+    for fd in named(fds, states.MEMFD_NAME):
+        take(take_session, fd, fds, estate)
+    settle_forks(estate, fds)
+    return estate
+
+
+def named(fds: Set[int], name: str) -> list[int]:
+    """Return which of *fds* are memfds of that name."""
+    return [fd for fd in sorted(fds) if uffd.target(fd).startswith(f"/memfd:{name}")]
+
+
+def take(
+    how: Callable[[int, Set[int], Estate], None], fd: int, fds: Set[int], estate: Estate
+) -> None:
+    """Take the thing in *fd*, and log what is wrong with it."""
+    name = uffd.target(fd)
+    try:
+        how(fd, fds, estate)
+    except (LazyPagesError, OSError, DecodeError, ValueError) as error:
+        estate.is_whole = False
+        log.error("%s: %s; who waits for a page of it goes on waiting", name, error)
+
+
+def take_restore(fd: int, fds: Set[int], estate: Estate) -> None:
+    """Add a restore to *estate*; one that had not come to be is none."""
+    file = RecordFile(fd)
+    with contextlib.ExitStack() as undo:
+        undo.callback(file.unmap)
+        if (message := file.read()) is None:
+            return
+        record = record_pb2.Restore.FromString(message)
+        refuse_unknown(record)
+        undo.pop_all()
+    estate.restores[record.number] = LeftRestore(record, file)
+
+
+def take_session(fd: int, fds: Set[int], estate: Estate) -> None:
+    """Add a session to its restore in *estate*; one that had not come to be is none."""
+    state = State.take_over(fd)
+    with contextlib.ExitStack() as undo:
+        undo.callback(state.unmap)
+        if (message := state.record.read()) is None:
+            return
+        record = record_pb2.Session.FromString(message)
+        refuse_unknown(record)
+        if record.fd not in fds:
+            raise SessionError(f"process {record.name}: its userfaultfd has been lost")
+        if record.restore not in estate.restores:
+            raise SessionError(f"process {record.name}: nothing is known of its restore")
+        undo.pop_all()
+    if record.HasField("pidfd") and not (record.pidfd in fds and pidfd.is_pidfd(record.pidfd)):
+        record.ClearField("pidfd")
+    for source in record.sources:
+        if source.fd not in fds:
+            # Its number may be another's soon.  To read from none is an error that is told.
+            source.fd = -1
+    estate.restores[record.restore].sessions.append(LeftSession(record, state))
+
+
+def refuse_unknown(message: Message) -> None:
+    """Raise SessionError if a newer daemon has left something that we do not know."""
+    size = message.ByteSize()
+    message.DiscardUnknownFields()
+    if message.ByteSize() != size:
+        raise SessionError("a newer lazypagesd has left it: start that one, or a newer one")
+
+
+def settle_forks(estate: Estate, fds: Set[int]) -> None:
+    """See to the children whose FORK has been read: each is known, or to be found, or lost."""
+    sessions = [session for restore in estate.restores.values() for session in restore.sessions]
+    known = {session.record.fd for session in sessions}
+    for session in sessions:
+        for child_fd in session.state.forks:
+            if child_fd in known:
+                session.state.disown(child_fd)
+            elif child_fd not in fds:
+                session.state.disown(child_fd)
+                log_lost_child(session.record.name)
+
+
+def log_lost_child(name: str) -> None:
+    """Say that nobody has the userfaultfd of a child any more."""
+    log.error(
+        "process %s: has forked, and the daemon died before the child's userfaultfd was safe:"
+        " the child reads zeros where pages were missing: kill it, and restore it anew",
+        name,
+    )
