@@ -1,0 +1,184 @@
+"""A service manager as systemd is one, as far as descriptors go: it stores them, and passes them
+to the daemon that it starts next."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lazypagesd.kernel import fdpass
+from tests.service.daemon import DEADLINE_S, command_with, wait_until
+from tests.service.serving import Client
+
+FIRST_FD = 3
+CAPACITY = 10_000
+
+# What a child does before it becomes the daemon: put what is passed where it is looked for, which
+# may be where another one still is.
+PREPARE = """
+import fcntl, os, sys
+fds = [int(fd) for fd in sys.argv[1].split(",")]
+aside = [fcntl.fcntl(fd, fcntl.F_DUPFD, 3 + len(fds) + max(fds)) for fd in fds]
+for i, fd in enumerate(aside):
+    os.dup2(fd, 3 + i)
+os.closerange(3 + len(fds), 3 + 3 * len(fds) + max(fds))
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class Manager:
+    """A daemon that is started again and again, with what its predecessors have stored."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        capacity: int = CAPACITY,
+        times: Mapping[str, float] | None = None,
+        command: Sequence[str] | None = None,
+    ) -> None:
+        self.directory = directory
+        self.path = directory / "handoff.socket"
+        self.stored: dict[str, int] = {}
+        self.log_path = directory / "log"
+        self._capacity = capacity
+        self._command = command or command_with(times or {})
+        self._nr_ready = 0
+        self._changed = threading.Condition()
+        self._clients: list[Client] = []
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(os.fspath(self.path))
+        self._listener.listen(64)
+        self._notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notified.bind(f"\0{directory}/notify")
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+        self.process = self._spawn()
+
+    # ---- the daemon ----
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        with self._changed:
+            passed = {"handoff": self._listener.fileno(), **self.stored}
+        environment = {
+            "NOTIFY_SOCKET": f"@{self.directory}/notify",
+            "LAZYPAGESD_FDSTORE": str(self._capacity),
+            "LISTEN_FDS": str(len(passed)),
+            "LISTEN_FDNAMES": ":".join(passed),
+        }
+        fds = list(passed.values())
+        prepare = [sys.executable, "-c", PREPARE, ",".join(map(str, fds))]
+        with self.log_path.open("ab") as log:
+            return subprocess.Popen(
+                [*prepare, *self._command, "serve", "-v"],
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                env=os.environ | environment,
+                pass_fds=fds,
+            )
+
+    def wait_ready(self, number: int = 1) -> None:
+        """Return when the daemon, of so many that were started, is ready."""
+        with self._changed:
+            is_ready = self._changed.wait_for(lambda: self._nr_ready >= number, DEADLINE_S)
+        assert is_ready, self.log
+
+    def kill(self) -> None:
+        """Kill the daemon, and collect what it has stored."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(DEADLINE_S)
+
+    def restart(self) -> None:
+        """Start the next one, and wait until it is ready."""
+        number = self._nr_ready + 1
+        self._settle()
+        self.process = self._spawn()
+        self.wait_ready(number)
+
+    def kill_and_restart(self) -> None:
+        """Do both."""
+        self.kill()
+        self.restart()
+
+    # ---- what it tells ----
+
+    def _settle(self) -> None:
+        # What was sent before is handled before this.
+        readable, writable = os.pipe()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.connect(f"\0{self.directory}/notify")
+            socket.send_fds(sock, [b"BARRIER=1"], [writable])
+        os.close(writable)
+        assert os.read(readable, 1) == b""
+        os.close(readable)
+
+    def _listen(self) -> None:
+        while True:
+            data, fds, _flags, _address = socket.recv_fds(self._notified, 4096, 16)
+            if data == b"END":
+                return
+            with self._changed:
+                self._handle(data.decode(), list(fds))
+                self._changed.notify_all()
+
+    def _handle(self, text: str, fds: list[int]) -> None:
+        fields = dict(line.split("=", 1) for line in text.splitlines())
+        if "FDSTORE" in fields:
+            assert fields["FDPOLL"] == "0"
+            self._remove(fields["FDNAME"])
+            self.stored[fields["FDNAME"]] = fds.pop()
+            assert len(self.stored) <= self._capacity
+        elif "FDSTOREREMOVE" in fields:
+            self._remove(fields["FDNAME"])
+        self._nr_ready += "READY" in fields
+        fdpass.close_all(fds)
+
+    def _remove(self, name: str) -> None:
+        if (fd := self.stored.pop(name, None)) is not None:
+            os.close(fd)
+
+    # ---- for tests ----
+
+    @property
+    def log(self) -> str:
+        """What was logged so far, by all daemons."""
+        return self.log_path.read_text()
+
+    def wait_for_log(self, pattern: str) -> None:
+        """Return when something in the log matches."""
+        wait_until(
+            lambda: re.search(pattern, self.log) is not None,
+            lambda: f"{pattern!r} in the log: {self.log}",
+        )
+
+    def wait_for_nothing_stored(self) -> None:
+        """Return when the daemon has dropped all that it had stored."""
+        wait_until(lambda: not self.stored, lambda: f"{self.stored} to be dropped: {self.log}")
+
+    def client(self) -> Client:
+        """Connect."""
+        self._clients.append(Client(self.path))
+        return self._clients[-1]
+
+    def close(self) -> None:
+        """End the daemon, and let go of all that is stored."""
+        self.process.kill()
+        self.process.wait(DEADLINE_S)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.connect(f"\0{self.directory}/notify")
+            sock.send(b"END")
+        self._thread.join(DEADLINE_S)
+        for client in self._clients:
+            client.close()
+        self._notified.close()
+        self._listener.close()
+        fdpass.close_all(self.stored.values())
+        print(self.log)

@@ -1,0 +1,242 @@
+"""A daemon that dies is followed by one that goes on: no process sees a wrong page, or a zero."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from lazypagesd.proto import handoff_pb2 as pb
+from tests.service.daemon import wait_until
+from tests.service.manager import Manager
+from tests.service.serving import (
+    FINISHED,
+    PAGE_SIZE,
+    PROGRESS,
+    RELEASE,
+    Client,
+    opening,
+    regions_of,
+    session,
+)
+from tests.service.test_serve import BASE, NO_GRACE, Restored, Stage
+from tests.support.victim import victim_program
+
+__all__ = ["victim_program"]
+
+pytestmark = pytest.mark.uffd
+
+LAZY = pb.Pace(kind=pb.Pace.LAZY)
+
+
+class Numbered:
+    """A client whose requests have numbers, and that skips answers that come again."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.nr_sent = 0
+
+    def close(self) -> None:
+        self.client.close()
+
+    def send(self, request: pb.Request, *fds: int) -> None:
+        self.nr_sent += 1
+        numbered = pb.Request(number=self.nr_sent)
+        numbered.MergeFrom(request)
+        self.client.send(numbered, *fds)
+
+    def answer(self) -> pb.Answer:
+        while (answer := self.client.answer()).number not in (0, self.nr_sent):
+            pass
+        return answer
+
+    def do(self, request: pb.Request, *fds: int) -> pb.Answer:
+        self.send(request, *fds)
+        answer = self.answer()
+        assert answer.accepted, answer
+        return answer
+
+
+class Scene:
+    """A manager, and processes to be restored; all of it ends with the test."""
+
+    def __init__(self, directory: Path, program: Path, stack: ExitStack) -> None:
+        self._stack = stack
+        self._stage = Stage(directory, program, stack)
+        self._directory = directory
+
+    def manager(self, **options: object) -> Manager:
+        manager = Manager(self._directory, **options)  # type: ignore[arg-type]
+        self._stack.callback(manager.close)
+        manager.wait_ready()
+        return manager
+
+    def restored(self) -> Restored:
+        return self._stage.restored()
+
+    def handed_over(
+        self, manager: Manager, *, pace: pb.Pace | None = None
+    ) -> tuple[Numbered, Restored]:
+        """Return a client that has handed a process over, and has not finished."""
+        restored = self.restored()
+        client = Numbered(manager.client())
+        client.do(opening(pace=pace))
+        client.do(session(regions_of(restored.image)), restored.fd, restored.file)
+        restored.close()
+        return client, restored
+
+
+@pytest.fixture
+def scene(tmp_path: Path, victim_program: Path) -> Iterator[Scene]:
+    """A scene of the test's own."""
+    with ExitStack() as stack:
+        yield Scene(tmp_path, victim_program, stack)
+
+
+def test_process_is_filled_by_the_next_daemon(scene: Scene) -> None:
+    """A restore that is lazy goes on after its daemon was killed, with the client's connection,
+    and leaves nothing in the store."""
+    manager = scene.manager()
+    client, restored = scene.handed_over(manager, pace=LAZY)
+    client.do(FINISHED)
+    restored.check(0, 20)
+    manager.kill_and_restart()
+    restored.check(20, 100)
+    missing = client.do(PROGRESS).state.nr_missing
+    assert 0 < missing <= 141 - 100
+    client.do(pb.Request(set_pace=pb.SetPace(pace=pb.Pace())))
+    assert client.do(RELEASE).state.ended
+    restored.check()
+    client.close()
+    manager.wait_for_nothing_stored()
+    assert "taken over" in manager.log
+
+
+def test_fault_that_was_read_is_answered_by_the_next_daemon(scene: Scene) -> None:
+    """A thread that waits when the daemon dies goes on when the next one is there."""
+    manager = scene.manager()
+    client, restored = scene.handed_over(manager, pace=LAZY)
+    manager.kill()
+    restored.victim.begin_reading(BASE + 60 * PAGE_SIZE, 3)
+    manager.restart()
+    seen = asyncio.run(restored.victim.end_reading())
+    assert seen == restored.image.bytes(BASE + 60 * PAGE_SIZE, 3)
+    client.do(FINISHED)
+    restored.check()
+
+
+REQUESTS = ("nothing", "open", "session", "finished")
+
+
+@pytest.mark.parametrize("last", REQUESTS)
+def test_hand_off_goes_on_where_it_was(scene: Scene, last: str) -> None:
+    """A client whose daemon is killed between two requests does not notice."""
+    manager, restored = scene.manager(), scene.restored()
+    client = Numbered(manager.client())
+    steps: list[tuple[str, Callable[[], object]]] = [
+        ("nothing", lambda: None),
+        ("open", lambda: client.do(opening())),
+        (
+            "session",
+            lambda: client.do(session(regions_of(restored.image)), restored.fd, restored.file),
+        ),
+        ("finished", lambda: client.do(FINISHED)),
+    ]
+    for name, step in steps:
+        step()
+        if name == last:
+            manager.kill_and_restart()
+    client.do(RELEASE)
+    restored.check()
+    client.close()
+    manager.wait_for_nothing_stored()
+
+
+def test_request_that_is_under_way_is_answered_once(scene: Scene) -> None:
+    """A request that has been sent, and not read, when the daemon dies is carried out by the
+    next."""
+    manager = scene.manager()
+    client, restored = scene.handed_over(manager)
+    manager.kill()
+    client.send(FINISHED)
+    manager.restart()
+    assert client.answer().accepted
+    assert client.do(RELEASE).state.ended
+    restored.check()
+
+
+def test_list_that_is_incomplete_fails_its_restore(scene: Scene) -> None:
+    """A list of regions is lost with the daemon, and so the client is told to begin anew; another
+    restore goes on."""
+    manager = scene.manager(times=NO_GRACE)
+    good, one = scene.handed_over(manager)
+    other = scene.restored()
+    bad = Numbered(manager.client())
+    bad.do(opening())
+    bad.do(session(regions_of(other.image)[:1], more=True), other.fd, other.file)
+    other.close()
+    manager.kill_and_restart()
+    assert bad.client.socket.recv(1) == b"" or bad.client.socket.recv(1) == b""
+    manager.wait_for_log("restore 2: hand-off: the daemon died in the middle of a list of regions")
+    good.do(FINISHED)
+    good.do(RELEASE)
+    one.check()
+
+
+def test_children_are_taken_over(scene: Scene) -> None:
+    """Processes that were forked are filled by the next daemon as well, each with its own
+    pages."""
+    manager = scene.manager()
+    client, restored = scene.handed_over(manager, pace=LAZY)
+    client.do(FINISHED)
+    child = asyncio.run(restored.victim.fork())
+    restored.check(0, 5)
+    wait_until(
+        lambda: "0.1" in manager.log or bool(client.do(PROGRESS).state.nr_sessions == 2),
+        lambda: "the child's session",
+    )
+    manager.kill_and_restart()
+    state = client.do(PROGRESS).state
+    assert state.nr_sessions == 2
+    assert asyncio.run(child.read(BASE, 200)) == restored.image.bytes(BASE, 200)
+    restored.check()
+
+
+def test_store_that_is_full_refuses(scene: Scene) -> None:
+    """What could not be kept is refused before the process runs; what is there stays."""
+    manager = scene.manager(capacity=6, times=NO_GRACE)
+    client, restored = scene.handed_over(manager)
+    assert len(manager.stored) == 5
+    further = Numbered(manager.client())
+    further.send(opening())
+    [reason] = further.answer().refused
+    assert reason.startswith("the service manager keeps at most 6 descriptors for us")
+    client.do(FINISHED)
+    client.do(RELEASE)
+    restored.check()
+
+
+def test_broken_state_stops_its_session_alone(scene: Scene) -> None:
+    """A state that cannot be believed is told of; its process waits, and the others go on."""
+    manager = scene.manager()
+    good, one = scene.handed_over(manager, pace=LAZY)
+    bad, other = scene.handed_over(manager, pace=LAZY)
+    for client in (good, bad):
+        client.do(FINISHED)
+    manager.kill()
+    broken = [
+        fd
+        for fd in manager.stored.values()
+        if "lazypagesd-session:restore 2" in os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115
+    ]
+    os.pwrite(broken[0], bytes(8), 0)
+    manager.restart()
+    manager.wait_for_log("lazypagesd-session:restore 2.*cannot be taken over.*goes on waiting")
+    one.check()
+    other.victim.begin_reading(BASE)
+    good.do(PROGRESS)
+    other.victim.kill()
