@@ -20,6 +20,7 @@ LAYERS = (
     "sources",
     "images",
     "kernel",
+    "keeper",
     "native",
 )
 HEIGHT = {name: len(LAYERS) - place for place, name in enumerate(LAYERS)} | {

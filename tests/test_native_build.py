@@ -18,4 +18,5 @@ def test_native_compiles_without_warnings(repository: Path, tmp_path: Path) -> N
     flags = ["-std=gnu17", "-O2", *warnings, "-Werror", "-fPIC", "-c"]
     sources = [path for path in native.glob("*.c") if path.name != "_native.c"]
     assert sources
-    run([compiler(), *flags, *sources, client / "channel_all.c"], tmp_path, {})
+    keeper = repository / "lazypagesd/keeper/keeper.c"
+    run([compiler(), *flags, *sources, client / "channel_all.c", keeper], tmp_path, {})

@@ -160,7 +160,7 @@ CRIU_OPTIONS = (
 )
 
 # What criu has no name for.  None fits a shortened name of criu's that fitted one alone.
-OWN_OPTIONS = (_value("drain"),)
+OWN_OPTIONS = (_value("drain"), Option("no-keeper"))
 
 LONG = {option.name: (option, True) for option in (*CRIU_OPTIONS, *OWN_OPTIONS)} | {
     f"no-{option.name}": (option, False) for option in CRIU_OPTIONS if option.negatable

@@ -61,6 +61,7 @@ def build_options(sources: Sequence[Parsed]) -> DropinOptions:
         status_fd=_number(last["status-fd"]) if "status-fd" in last else None,
         action_scripts=tuple(s.value or "" for s in settings if s.name == "action-script"),
         pace=_pace(last["drain"]) if "drain" in last else EAGER,
+        keeper="no-keeper" not in last,
         warnings=tuple(warnings),
     )
     return replace(options, daemon=_daemon(settings))

@@ -28,6 +28,7 @@ def read_options(words: Sequence[str], environment: Mapping[str, str]) -> ServeO
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--runtime-dir", metavar="DIR", type=Path)
     parser.add_argument("--config", metavar="FILE", type=Path)
+    parser.add_argument("--no-keeper", action="store_true")
     parser.add_argument("-v", "--verbose", action="count", default=0)
     given = parser.parse_args(words)
     # systemd gives a list where a unit has more than one.
@@ -36,4 +37,5 @@ def read_options(words: Sequence[str], environment: Mapping[str, str]) -> ServeO
         runtime_dir=given.runtime_dir or Path(default),
         verbosity=WARNINGS + given.verbose,
         config=read_config(given.config),
+        keeper=not given.no_keeper,
     )

@@ -52,6 +52,7 @@ Running:
       --status-fd FD        once a restore can connect: write a zero byte to FD and close it
       --action-script FILE  once a restore can connect: run FILE, with
                             CRTOOLS_SCRIPT_ACTION=status-ready; may be repeated
+      --no-keeper           start no process that goes on if this one dies
 
 Logging:
   -o, --log-file FILE       log to FILE instead of stderr; - is stdout
@@ -82,6 +83,7 @@ Options:
       --runtime-dir DIR  where handoff.socket is made (default: $RUNTIME_DIRECTORY, else
                          /run/lazypagesd); a socket that systemd passes takes its place
       --config FILE      read settings from FILE (default: /etc/lazypagesd.toml, if it is there)
+      --no-keeper        start no process that goes on if this one dies
   -v, --verbose          log more: once for information and statistics, twice for everything
   -h, --help             say this
   -V, --version          say the version

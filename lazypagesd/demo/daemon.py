@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -31,6 +33,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # its statistics: they are in the log as well
                 pass_fds=[write_fd],
+                process_group=0,
             )
         finally:
             os.close(write_fd)
@@ -43,8 +46,7 @@ class Daemon:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
+        self._kill()
 
     def ended_s(self) -> float | None:
         """Return the time.monotonic() at which it was first seen to have ended, if it has."""
@@ -69,9 +71,14 @@ class Daemon:
     def _wait_ready(self, status_fd: int) -> None:
         ready, _, _ = select.select([status_fd], [], [], _DEADLINE_S)
         if not ready or os.read(status_fd, 1) != b"\0":
-            self._process.kill()
-            code = self._process.wait()
+            code = self._kill()
             raise Trouble("\n".join([f"the daemon did not start ({code})", *self.last_words()]))
+
+    def _kill(self) -> int:
+        # With its keeper, which would go on in its place.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        return self._process.wait()
 
     def _lines(self) -> list[str]:
         return self._log.read_text(errors="replace").splitlines() if self._log.exists() else []

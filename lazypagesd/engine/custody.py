@@ -18,6 +18,12 @@ class Custody(Protocol):
     def drop(self, fds: Iterable[int]) -> None:
         """Keep *fds*, which are about to be closed, no longer."""
 
+    def arm(self) -> None:
+        """Have another daemon come if this one dies, from now on."""
+
+    def release(self) -> None:
+        """Let no other daemon come any more."""
+
 
 class NoCustody:
     """The custody of a daemon whose descriptors end with it."""
@@ -26,4 +32,10 @@ class NoCustody:
         """Do nothing."""
 
     def drop(self, fds: Iterable[int]) -> None:
+        """Do nothing."""
+
+    def arm(self) -> None:
+        """Do nothing."""
+
+    def release(self) -> None:
         """Do nothing."""

@@ -6,14 +6,15 @@ whoever is killed while writing leaves the message that was there before.
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 import zlib
 
+from lazypagesd.engine.memory import Memory
+
 # Which of the two is newer, its length, and the checksum of all that.
 HEAD = struct.Struct("=QII")
-PAGE_SIZE = mmap.PAGESIZE
+PAGE_SIZE = 4096
 
 
 def size_for(nr_bytes: int) -> int:
@@ -73,8 +74,8 @@ class RecordFile:
     def __init__(self, fd: int) -> None:
         """Map what is in *fd*.  Takes ownership of it, unless it raises."""
         self.fd = fd
-        self._map = mmap.mmap(fd, os.fstat(fd).st_size)
-        self._record = Record(memoryview(self._map))
+        self._memory = Memory(fd)
+        self._record = Record(self._memory.view())
 
     @classmethod
     def create(cls, name: str, nr_bytes: int) -> RecordFile:
@@ -98,7 +99,7 @@ class RecordFile:
     def unmap(self) -> None:
         """Give up the mapping alone; *fd* is the caller's."""
         self._record.close()
-        self._map.close()
+        self._memory.close()
 
     def close(self) -> None:
         """Unmap and close."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import sys
 from typing import TYPE_CHECKING
 
+from lazypagesd.engine.memory import Memory
 from lazypagesd.engine.pace import Pace
 from lazypagesd.engine.pb import record_pb2
 from lazypagesd.engine.record import Record, size_for
@@ -48,11 +48,9 @@ class State:
         Takes ownership of *fd*, which is closed with the state; unless it raises.
         """
         self.fd = fd
-        self._map = mmap.mmap(fd, os.fstat(fd).st_size)
-        self.record = Record(memoryview(self._map)[size:])
-        # The buffer keeps the mapping from being closed under the pointer.
-        self._buffer = ffi.from_buffer("uint8_t[]", self._map)
-        self.pointer: CData = ffi.cast("struct lpd_state *", self._buffer)
+        self._memory = Memory(fd)
+        self.record = Record(self._memory.view(size))
+        self.pointer: CData = ffi.cast("struct lpd_state *", self._memory.pointer)
 
     @classmethod
     def create(
@@ -168,9 +166,8 @@ class State:
         """Give up the mapping alone; *fd* is the caller's.  The pointer must not be used any
         more."""
         self.pointer = ffi.NULL
-        ffi.release(self._buffer)
         self.record.close()
-        self._map.close()
+        self._memory.close()
 
     def close(self) -> None:
         """Unmap and close.  The pointer must not be used any more."""

@@ -1,7 +1,8 @@
-"""How the C is compiled: two cffi extensions in API mode, of which neither knows the other.
+"""How the C is compiled: three cffi extensions in API mode, none of which knows another.
 
 The data plane is every .c file here, and native.h the whole boundary; the library of a process
-that uses a channel is client/channel_all.c, and channel.h its boundary.  cffi reads the header,
+that uses a channel is client/channel_all.c, and channel.h its boundary; the keeper is keeper.c and
+keeper.h.  cffi reads the header,
 and the C includes it, so a signature that disagrees does not compile. Neither the package nor
 cffi's output is imported here; setuptools loads this file by path.
 
@@ -21,6 +22,7 @@ from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).parent
 CLIENT = HERE.parent / "client"
+KEEPER = HERE.parent / "keeper"
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wmissing-prototypes", "-Wvla"]
 # What cffi generates is not ours to mend; these bind the generated file alone.
 GENERATED = """\
@@ -73,6 +75,12 @@ def channel() -> FFI:
     return extension("lazypagesd.client._channel", CLIENT / "channel.h", sources, depends)
 
 
+def keeper() -> FFI:
+    """Return the cffi builder of lazypagesd.keeper._keeper."""
+    sources, header = [KEEPER / "keeper.c"], KEEPER / "keeper.h"
+    return extension("lazypagesd.keeper._keeper", header, sources, [header])
+
+
 class BuildNative(build_ext):
     """Swap the placeholder extension of pyproject.toml for those that cffi generates."""
 
@@ -80,5 +88,6 @@ class BuildNative(build_ext):
         self.distribution.ext_modules = [
             data_plane().distutils_extension(tmpdir="build/native"),
             channel().distutils_extension(tmpdir="build/client"),
+            keeper().distutils_extension(tmpdir="build/keeper"),
         ]
         super().finalize_options()

@@ -67,6 +67,13 @@ struct lpd_region {
  * State: all that must outlive the daemon, in one memfd for each session.
  */
 
+/*
+ * Map the first size bytes of a memfd for all who have it / unmap them.  What
+ * is mapped needs no descriptor, so the caller may close its own.
+ */
+int lpd_memory_map(int fd, uint64_t size, void **ret_memory);
+void lpd_memory_unmap(void *memory, uint64_t size);
+
 /* What a session did.  Written by the worker, read by anybody, atomically. */
 struct lpd_counters {
 	uint64_t faults;          /* messages that asked for a page */

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "internal.h"
 
@@ -12,6 +13,22 @@
 
 #define COMMIT_TABLE_SHIFT  40
 #define COMMIT_CURSOR_SHIFT 48
+
+int lpd_memory_map(int fd, uint64_t size, void **ret_memory)
+{
+	void *memory =
+		mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	if (memory == MAP_FAILED)
+		return -errno;
+	*ret_memory = memory;
+	return 0;
+}
+
+void lpd_memory_unmap(void *memory, uint64_t size)
+{
+	munmap(memory, size);
+}
 
 static uint64_t round_to_page(uint64_t size)
 {

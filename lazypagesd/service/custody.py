@@ -1,4 +1,4 @@
-"""The service manager's store of descriptors, as a custody.
+"""What keeps the daemon's descriptors: the service manager's store, and a keeper.
 
 Some facts (man 3 sd_notify; tried with systemd 252): FDSTORE=1 gives the manager copies of the
 descriptors beside the message, FDNAME= a name to all of them, FDSTOREREMOVE=1 with FDNAME= takes
@@ -15,34 +15,71 @@ import select
 import socket
 from collections.abc import Iterable, Mapping
 
-from lazypagesd.engine.custody import Custody, NoCustody
+from lazypagesd.engine.custody import Custody
 from lazypagesd.errors import SessionError
+from lazypagesd.keeper import Keeper
 from lazypagesd.kernel import fdpass
 from lazypagesd.service.systemd import connect_notify
 
 # By systemd 254 and newer; by our own unit for older ones, which do not tell.
 CAPACITY_NAMES = ("FDSTORE", "LAZYPAGESD_FDSTORE")
 
+# Room for what the keeper stores beside what is in the store already.
+KEEPER_ROOM = 64
+
 # A manager that is busy (daemon-reload) answers in seconds; one that hangs, never.
 BARRIER_TIMEOUT_S = 30.0
 
 
-def custody_of(environment: Mapping[str, str], held: Iterable[int]) -> Custody:
-    """Return the store of the service manager, if there is one; *held* is in it already."""
-    capacity = next((int(environment[name]) for name in CAPACITY_NAMES if name in environment), 0)
-    sock = connect_notify(environment)
+def capacity_of(environment: Mapping[str, str]) -> int:
+    """Return how many descriptors the service manager stores for us; 0 without one."""
+    if "NOTIFY_SOCKET" not in environment:
+        return 0
+    found = next((int(environment[name]) for name in CAPACITY_NAMES if name in environment), 0)
+    return max(found - KEEPER_ROOM, 0)
+
+
+def custody_of(environment: Mapping[str, str], held: Iterable[int], keeper: Keeper) -> Custody:
+    """Return the store of the service manager, or, without one, the *keeper*; *held* is in the
+    store already."""
+    sock, capacity = connect_notify(environment), capacity_of(environment)
     if sock is None or not capacity:
-        return NoCustody()
-    return ManagerCustody(sock, capacity, held)
+        return KeeperCustody(keeper)
+    return ManagerCustody(sock, capacity, held, keeper)
+
+
+class KeeperCustody:
+    """A keeper, which has what the daemon has, from the moment at which it has it."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        """Rely on *keeper*, which has been started."""
+        self._keeper = keeper
+
+    def keep(self, fds: Iterable[int]) -> None:
+        """Do nothing."""
+
+    def drop(self, fds: Iterable[int]) -> None:
+        """Do nothing."""
+
+    def arm(self) -> None:
+        """Let the keeper do its work if the daemon dies."""
+        self._keeper.arm()
+
+    def release(self) -> None:
+        """Let the keeper end with the daemon."""
+        self._keeper.release()
 
 
 class ManagerCustody:
     """Owns its connection to the manager for as long as the process lives."""
 
-    def __init__(self, sock: socket.socket, capacity: int, held: Iterable[int]) -> None:
-        """Store at most *capacity* descriptors, of which *held* are there already.  Takes
-        ownership of *sock*."""
+    def __init__(
+        self, sock: socket.socket, capacity: int, held: Iterable[int], keeper: Keeper
+    ) -> None:
+        """Store at most *capacity* descriptors, of which *held* are there already; the *keeper*
+        stores what the daemon has yet to store when it dies.  Takes ownership of *sock*."""
         self._socket = sock
+        self._keeper = keeper
         self._capacity = capacity
         self._held = set(held)
 
@@ -66,6 +103,14 @@ class ManagerCustody:
         for fd in self._held.intersection(fds):
             self._socket.send(f"FDSTOREREMOVE=1\nFDNAME={fd}".encode())
             self._held.remove(fd)
+
+    def arm(self) -> None:
+        """Let the keeper do its work if the daemon dies."""
+        self._keeper.arm()
+
+    def release(self) -> None:
+        """Let the keeper end with the daemon."""
+        self._keeper.release()
 
     def _barrier(self) -> None:
         readable, writable = os.pipe2(os.O_CLOEXEC)

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import socket
+import stat
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
 
@@ -22,6 +25,8 @@ from lazypagesd.engine.restore import fds_of
 from lazypagesd.engine.state import State
 from lazypagesd.errors import LazyPagesError, SessionError
 from lazypagesd.kernel import pidfd, uffd
+
+DAEMON_MEMFD_NAME = "lazypagesd-daemon"
 
 log = logging.getLogger(__name__)
 
@@ -59,24 +64,39 @@ class LeftRestore:
 
 @dataclass(slots=True)
 class Estate:
-    """All restores that were left, by their numbers; *is_whole* unless some of it is broken."""
+    """All restores that were left, by their numbers; *is_whole* unless some of it is broken.
+
+    *daemon* is what the next daemon needs to begin, in *daemon_file*, which stays open for the
+    one that comes after it; there is none where a service manager passes all that is needed.
+    """
 
     restores: dict[int, LeftRestore] = field(default_factory=dict)
+    daemon: record_pb2.Daemon | None = None
+    daemon_file: RecordFile | None = None
     is_whole: bool = True
 
     def claims(self) -> set[int]:
         """Return the descriptors that it is made of."""
-        return {fd for restore in self.restores.values() for fd in restore.claims()}
+        claims = {fd for restore in self.restores.values() for fd in restore.claims()}
+        if self.daemon is not None and self.daemon_file is not None:
+            claims.add(self.daemon_file.fd)
+            named = [name for name in ("listener", "images") if self.daemon.HasField(name)]
+            claims.update(getattr(self.daemon, name) for name in named)
+        return claims
 
 
 def take_stock(fds: Set[int]) -> Estate:
     """Find what *fds* amount to; those that nobody claims stay the caller's."""
     estate = Estate()
+    for fd in named(fds, DAEMON_MEMFD_NAME):
+        take(take_daemon, fd, fds, estate)
     for fd in named(fds, restore_record.MEMFD_NAME):
         take(take_restore, fd, fds, estate)
     for fd in named(fds, states.MEMFD_NAME):
         take(take_session, fd, fds, estate)
     settle_forks(estate, fds)
+    for restore in estate.restores.values():
+        settle_handed_over(restore)
     return estate
 
 
@@ -95,6 +115,19 @@ def take(
     except (LazyPagesError, OSError, DecodeError, ValueError) as error:
         estate.is_whole = False
         log.error("%s: %s; who waits for a page of it goes on waiting", name, error)
+
+
+def take_daemon(fd: int, fds: Set[int], estate: Estate) -> None:
+    """Add what the daemon needs to begin."""
+    file = RecordFile(fd)
+    message = file.read()
+    if message is None:
+        file.unmap()
+        return
+    estate.daemon, estate.daemon_file = record_pb2.Daemon.FromString(message), file
+    refuse_unknown(estate.daemon)
+    if estate.daemon.listener not in fds or not is_listening(estate.daemon.listener):
+        estate.daemon.ClearField("listener")
 
 
 def take_restore(fd: int, fds: Set[int], estate: Estate) -> None:
@@ -152,6 +185,44 @@ def settle_forks(estate: Estate, fds: Set[int]) -> None:
             elif child_fd not in fds:
                 session.state.disown(child_fd)
                 log_lost_child(session.record.name)
+
+
+def settle_handed_over(restore: LeftRestore) -> None:
+    """Note that the process which CRIU was handing over has come, if its session is there."""
+    criu = restore.record.criu
+    if criu.HasField("pid") and criu.pid in [each.record.image_pid for each in restore.sessions]:
+        criu.done.append(criu.pid)
+        criu.ClearField("pid")
+
+
+def is_listening(fd: int) -> bool:
+    """Whether *fd* is a socket at which connections are accepted."""
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return False
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def left_listener(left: record_pb2.Daemon, kind: int) -> socket.socket:
+    """Return the socket at which the daemon accepted, or, where it was closed, one of the same
+    *kind* that nobody knows."""
+    if left.HasField("listener"):
+        return socket.socket(fileno=left.listener)
+    nowhere = socket.socket(socket.AF_UNIX, kind)
+    nowhere.bind("")
+    nowhere.listen()
+    return nowhere
+
+
+def left_connection(record: record_pb2.Restore, name: str, kind: int) -> socket.socket:
+    """Return the connection in this field, or, where it has been closed, one of the same *kind*
+    that is at its end."""
+    if record.HasField(name):
+        return socket.socket(fileno=getattr(record, name))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    theirs.close()
+    ours.setblocking(False)
+    return ours
 
 
 def log_lost_child(name: str) -> None:

@@ -38,13 +38,14 @@ LEVELS = {
 PREFIXES = {logging.CRITICAL: "Error: ", logging.ERROR: "Error: ", logging.WARNING: "Warn: "}
 
 
-def start_log(*, verbosity: int, file: str | None = None) -> int:
-    """Send what lazypagesd logs to *file*, or to stderr; return its descriptor.
+def start_log(*, verbosity: int, file: str | None = None, anew: bool = True) -> int:
+    """Send what lazypagesd logs to *file*, made *anew* or gone on with, or to stderr; return its
+    descriptor.
 
     The log that was open before is closed.  A *file* that cannot be opened raises OSError, and
     leaves that log alone.
     """
-    handler = _handler(file)
+    handler = _handler(file, anew=anew)
     handler.setFormatter(_Formatter(timestamps=verbosity >= INFORMATION))
     logger = logging.getLogger("lazypagesd")
     stop_log()
@@ -53,13 +54,14 @@ def start_log(*, verbosity: int, file: str | None = None) -> int:
     return handler.fd
 
 
-def open_log(options: DropinOptions) -> int:
+def open_log(options: DropinOptions, *, anew: bool = True) -> int:
     """Start the log that *options* ask for, say in it what they warn of; return its descriptor.
 
-    The current directory is the work directory, which the file is relative to.
+    The current directory is the work directory, which the file is relative to.  A log that is not
+    *anew* goes on where another daemon has left it, which has said that already.
     """
-    fd = start_log(verbosity=options.verbosity, file=options.log_file)
-    for warning in options.warnings:
+    fd = start_log(verbosity=options.verbosity, file=options.log_file, anew=anew)
+    for warning in options.warnings if anew else ():
         log.warning("%s", warning)
     return fd
 
@@ -105,11 +107,11 @@ class _Formatter(logging.Formatter):
         return stamp + PREFIXES.get(record.levelno, "") + super().format(record)
 
 
-def _handler(file: str | None) -> _Handler:
+def _handler(file: str | None, *, anew: bool) -> _Handler:
     if file is None:
         return _Handler(sys.stderr, STDERR_FD)
     if file == "-":
         return _Handler(sys.stdout, STDOUT_FD)
-    flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+    flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | (os.O_TRUNC if anew else 0)
     fd = os.open(file, flags, 0o600)
     return _Handler(os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape"), fd, owned=True)

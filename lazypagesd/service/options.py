@@ -19,8 +19,9 @@ class DropinOptions:
 
     *log_file*, *pidfile* and *action_scripts* are relative to *work_dir*, which is in turn
     relative to where we were started, as *images_dir* is.  *verbosity* counts as criu does: 1
-    errors, 2 warnings, 3 information, 4 all.  *pace* is that of each restore.  *warnings* are what
-    the options gave reason to say; open_log() says it.
+    errors, 2 warnings, 3 information, 4 all.  *pace* is that of each restore; *keeper*
+    whether another daemon is to go on if this one dies.  *warnings* are what the options gave
+    reason to say; open_log() says it.
     """
 
     images_dir: Path = Path()
@@ -32,6 +33,7 @@ class DropinOptions:
     status_fd: int | None = None
     action_scripts: tuple[str, ...] = ()
     pace: Pace = EAGER
+    keeper: bool = True
     warnings: tuple[str, ...] = ()
 
 
@@ -69,3 +71,4 @@ class ServeOptions:
     runtime_dir: Path
     verbosity: int = WARNINGS
     config: ServeConfig = ServeConfig()
+    keeper: bool = True

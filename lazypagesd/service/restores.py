@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn, Protocol
 
 from lazypagesd.engine.custody import Custody
@@ -99,9 +99,10 @@ class Restores:
         shared: bool = False,
         ready: Callable[[], None] = lambda: None,
         estate: Estate | None = None,
+        connections: Iterable[socket.socket] = (),
     ) -> int:
-        """Serve every restore that connects, and those of an *estate*; return the exit code when
-        the last has ended.
+        """Serve every restore that connects, and those of an *estate* and those *connections*
+        that were accepted before; return the exit code when the last has ended.
 
         That one has failed is an exit code of the drop-in's, which is there for them alone.
         Takes ownership of *listener*, which others accept at after us if it is *shared*.
@@ -117,11 +118,16 @@ class Restores:
                 loop.add_signal_handler(number, self._terminate, number, acceptor, group)
             for left in (estate or Estate()).restores.values():
                 self._take_over(group, left)
+            for connection in connections:
+                accept(connection)
             acceptor.start()
+            self.custody.arm()
             ready()
             await self._none_left.wait()
+            self.custody.release()
             acceptor.close()
         await self._engine.stop()
+        self.custody.release()
         return 1 if self._failed and not self._stays else 0
 
     def begin(self, record: record_pb2.Restore) -> Restore:
@@ -179,6 +185,7 @@ class Restores:
         self._start(group, self._hand_off(connection, self))
 
     def _start(self, group: asyncio.TaskGroup, handoff: Handoff) -> None:
+        self.custody.arm()
         self._connected.add(handoff)
         self._handing_over.add(handoff)
         if self._stopping:
@@ -301,6 +308,7 @@ class Restores:
         for restore in self._restores.values():
             for session in restore.live if restore.released else ():
                 log_lost(session, session.state.nr_missing)
+        self.custody.release()
         # As the signal would have, had it not been caught: that is what the exit status then says.
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

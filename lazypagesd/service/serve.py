@@ -5,29 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import functools
 import grp
 import logging
 import os
 import socket
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lazypagesd.engine.custody import Custody
-from lazypagesd.engine.pb import record_pb2
 from lazypagesd.engine.restore import Restore
 from lazypagesd.errors import ConfigError
 from lazypagesd.handoff import native
-from lazypagesd.kernel import fdpass, uffd
-from lazypagesd.service import inherited, systemd
+from lazypagesd.kernel import fdpass
+from lazypagesd.service import systemd
 from lazypagesd.service.admission import Admission
-from lazypagesd.service.custody import custody_of
 from lazypagesd.service.dropin import raise_descriptor_limit, stop_interrupting
-from lazypagesd.service.estate import Estate, take_stock
+from lazypagesd.service.estate import left_connection, left_listener
 from lazypagesd.service.native_handoff import NativeHandoff
 from lazypagesd.service.options import ServeOptions
 from lazypagesd.service.restores import Restores
+from lazypagesd.service.succession import Inheritance, keep, leave_word
 
 log = logging.getLogger(__name__)
 
@@ -44,28 +41,27 @@ def run(options: ServeOptions) -> int:
     stop_interrupting()
     raise_descriptor_limit()
     gid = group_of(options.config.group)
-    passed, left = inherited.take(systemd.take_sockets(os.environ))
-    custody = custody_of(os.environ, left)
-    estate = inherit(left, custody)
+    inheritance = Inheritance.take(os.environ)
+    custody = keep(os.environ, inheritance.left, wanted=options.keeper)
     handoffs = Handoffs(Admission(options.config.limits, gid))
     restores = Restores(handoffs.begin, resume=handoffs.resume, custody=custody, stays=True)
-    with taken_over(passed) if passed else listening(options.runtime_dir, gid) as listener:
+
+    def ready() -> None:
+        inheritance.tell_taken_over()
+        systemd.notify(os.environ, "READY=1")
+
+    with listening(options.runtime_dir, gid, inheritance) as listener:
         listener.setblocking(False)
-        ready = functools.partial(systemd.notify, os.environ, "READY=1")
-        serving = restores.serve(listener, shared=bool(passed), ready=ready, estate=estate)
+        connections = inheritance.connections(listener)
+        inheritance.close_useless(custody)
+        serving = restores.serve(
+            listener,
+            shared=bool(inheritance.sockets),
+            ready=ready,
+            estate=inheritance.estate,
+            connections=connections,
+        )
         return asyncio.run(serving)
-
-
-def inherit(left: Set[int], custody: Custody) -> Estate:
-    """Return what another daemon has *left*; close what is of no use any more."""
-    estate = take_stock(left)
-    useless = left - estate.claims()
-    if not estate.is_whole:
-        # One may be of a session that cannot be read: its process waits, and reads no zero.
-        useless = {fd for fd in useless if uffd.describe(fd) is None}
-    custody.drop(useless)
-    fdpass.close_all(useless)
-    return estate
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,39 +92,45 @@ class Handoffs:
             or left.HasField("criu_connection")
             or left.native.HasField("listener"),
         )
-        connection = left_connection(left)
+        connection = left_connection(left, "connection", socket.SOCK_SEQPACKET)
         return NativeHandoff(connection, restores, self.admission, protocol, restore)
 
 
-def left_connection(left: record_pb2.Restore) -> socket.socket:
-    """Return the client's connection, or, where it has been closed, one that is at its end."""
-    if left.HasField("connection"):
-        return socket.socket(fileno=left.connection)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    theirs.close()
-    ours.setblocking(False)
-    return ours
-
-
 @contextlib.contextmanager
-def listening(runtime_dir: Path, gid: int) -> Iterator[socket.socket]:
-    """Listen at a socket in *runtime_dir*, made if need be, that the group *gid* may connect to;
-    the socket is removed at the end."""
-    runtime_dir.mkdir(mode=0o755, exist_ok=True)
+def listening(runtime_dir: Path, gid: int, inheritance: Inheritance) -> Iterator[socket.socket]:
+    """Listen at the socket that was passed or left; else at one in *runtime_dir*, made if need be,
+    that the group *gid* may connect to.  The latter is removed at the end."""
+    if inheritance.sockets:
+        with taken_over(inheritance.sockets) as listener:
+            yield listener
+        return
     path = runtime_dir / SOCKET_NAME
-    remove_stale(path)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        before = os.umask(SOCKET_UMASK)
-        try:
-            listener.bind(os.fspath(path))
-            os.chown(path, -1, gid)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
-        finally:
-            os.umask(before)
-        listener.listen(BACKLOG)
+    if (left := inheritance.estate.daemon) is not None:
+        listener = left_listener(left, socket.SOCK_SEQPACKET)
+    else:
+        runtime_dir.mkdir(mode=0o755, exist_ok=True)
+        listener = listen(path, gid)
+        leave_word(listener.fileno())
+    with listener:
         yield listener
         path.unlink(missing_ok=True)
+
+
+def listen(path: Path, gid: int) -> socket.socket:
+    """Return a socket that listens at *path*, where none is yet."""
+    remove_stale(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    before = os.umask(SOCKET_UMASK)
+    try:
+        listener.bind(os.fspath(path))
+        os.chown(path, -1, gid)
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+    finally:
+        os.umask(before)
+    listener.listen(BACKLOG)
+    return listener
 
 
 def group_of(name: str | None) -> int:

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 from tests.criu.waiting import DEADLINE_S, wait_for_byte
+from tests.service.daemon import kill_group
 
 
 class Daemon:
@@ -24,6 +25,7 @@ class Daemon:
                     stdout=file,
                     stderr=subprocess.STDOUT,
                     pass_fds=[write_fd],
+                    process_group=0,
                 )
         finally:
             os.close(write_fd)
@@ -55,6 +57,7 @@ class Daemon:
         self.process.wait(DEADLINE_S)
 
     def close(self) -> None:
-        """Kill it, if it still runs."""
-        self.kill()
+        """Kill it, if it still runs, and whoever has come after it."""
+        kill_group(self.process.pid)
+        self.process.wait(DEADLINE_S)
         os.close(self._status_fd)

@@ -35,9 +35,12 @@ class Stage:
         *options: str,
         times: Mapping[str, float] | None = None,
         stdout: int = subprocess.PIPE,
+        keeper: bool = False,
     ) -> Daemon:
         """Start the daemon, whatever becomes of it."""
-        daemon = Daemon(self.images, self.work, *options, times=times, stdout=stdout)
+        daemon = Daemon(
+            self.images, self.work, *options, times=times, stdout=stdout, keeper=keeper
+        )
         self._cleanup.callback(daemon.close)
         return daemon
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -13,6 +14,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 DEADLINE_S = 20.0
+
+# What the process of a keeper goes by.
+KEEPER = "lazypagesd-keep"
 
 # The command, with some of its times changed: nobody wants to wait for them.
 _PROGRAM = """
@@ -52,12 +56,15 @@ class Daemon:
         *options: str,
         times: Mapping[str, float] | None = None,
         stdout: int = subprocess.PIPE,
+        keeper: bool = False,
     ) -> None:
         self.work = work
         self._log = work / "stderr"
         self._status_fd, write_fd = os.pipe()
         command = [*command_with(times or {}), "--no-default-config", "lazy-pages"]
         command += ["-D", str(images), "-W", str(work)]
+        # It would go on with what a test kills.
+        command += [] if keeper else ["--no-keeper"]
         try:
             with self._log.open("wb") as stderr:
                 self.process = subprocess.Popen(
@@ -66,6 +73,7 @@ class Daemon:
                     stdout=stdout,
                     stderr=stderr,
                     pass_fds=[write_fd],
+                    process_group=0,
                 )
         finally:
             os.close(write_fd)
@@ -116,13 +124,37 @@ class Daemon:
         self.process.send_signal(number)
 
     def close(self) -> None:
-        """Kill it, if it still runs; print the log, which pytest shows of a test that failed."""
-        self.process.kill()
+        """Kill it, if it still runs, and whoever comes after it; print the log, which pytest shows
+        of a test that failed."""
+        kill_group(self.process.pid)
         self.process.wait(DEADLINE_S)
         if self.process.stdout is not None:
             self.process.stdout.close()
         os.close(self._status_fd)
         print(f"--- {self._log.name}", self.log, sep="\n")
+
+
+def members(group: int) -> dict[int, str]:
+    """Return the processes of a group that live, by pid, with the names that they go by."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # ended a moment ago
+            name, _, rest = path.read_text().partition("(")[2].rpartition(")")
+            state, _parent, pgrp = rest.split()[:3]
+            if int(pgrp) == group and state != "Z":
+                found[int(path.parent.name)] = name
+    return found
+
+
+def kill_group(group: int) -> None:
+    """Kill every process of a group, and wait until none is left."""
+
+    def is_empty() -> bool:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+        return not members(group)
+
+    wait_until(is_empty, lambda: f"{members(group)} to end")
 
 
 def wait_until(happened: Callable[[], bool], what: Callable[[], str]) -> None:

@@ -83,6 +83,7 @@ class Manager:
                 stderr=log,
                 env=os.environ | environment,
                 pass_fds=fds,
+                process_group=0,
             )
 
     def wait_ready(self, number: int = 1) -> None:
@@ -92,9 +93,18 @@ class Manager:
         assert is_ready, self.log
 
     def kill(self) -> None:
-        """Kill the daemon, and collect what it has stored."""
+        """Kill the daemon, and wait until its keeper has stored what it had."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(DEADLINE_S)
+        # As systemd waits until nobody is left in the service's cgroup: its keeper is.
+        wait_until(lambda: not self._group_lives(), lambda: "the keeper to end")
+
+    def _group_lives(self) -> bool:
+        try:
+            os.killpg(self.process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
     def restart(self) -> None:
         """Start the next one, and wait until it is ready."""
@@ -134,8 +144,8 @@ class Manager:
         if "FDSTORE" in fields:
             assert fields["FDPOLL"] == "0"
             self._remove(fields["FDNAME"])
-            self.stored[fields["FDNAME"]] = fds.pop()
-            assert len(self.stored) <= self._capacity
+            if len(self.stored) < self._capacity:
+                self.stored[fields["FDNAME"]] = fds.pop()
         elif "FDSTOREREMOVE" in fields:
             self._remove(fields["FDNAME"])
         self._nr_ready += "READY" in fields

@@ -35,7 +35,7 @@ class Server:
             notified.settimeout(DEADLINE_S)
             with self._log.open("ab") as log:
                 self.process = subprocess.Popen(
-                    [*command_with(times or {}), "serve", "-v", *options],
+                    [*command_with(times or {}), "serve", "-v", "--no-keeper", *options],
                     stdin=subprocess.DEVNULL,
                     stderr=log,
                     env=os.environ

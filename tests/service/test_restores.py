@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lazypagesd.engine.custody import NoCustody
 from lazypagesd.engine.pace import EAGER
 from lazypagesd.engine.restore import Restore
 from lazypagesd.handoff import criu
@@ -66,7 +67,7 @@ def serve(
     images_fd = os.open(stage.images, os.O_RDONLY)
     try:
         with Checkpoint.open(images_fd) as checkpoint, listening() as listener:
-            restores = restores_of(checkpoint, EAGER)
+            restores = restores_of(checkpoint, EAGER, NoCustody())
             return asyncio.run(both(restores, listener)), restores
     finally:
         os.close(images_fd)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lazypagesd.proto import handoff_pb2 as pb
+from lazypagesd.service.custody import KEEPER_ROOM
 from tests.service.daemon import wait_until
 from tests.service.manager import Manager
 from tests.service.serving import (
@@ -208,7 +209,7 @@ def test_children_are_taken_over(scene: Scene) -> None:
 
 def test_store_that_is_full_refuses(scene: Scene) -> None:
     """What could not be kept is refused before the process runs; what is there stays."""
-    manager = scene.manager(capacity=6, times=NO_GRACE)
+    manager = scene.manager(capacity=6 + KEEPER_ROOM, times=NO_GRACE)
     client, restored = scene.handed_over(manager)
     assert len(manager.stored) == 5
     further = Numbered(manager.client())

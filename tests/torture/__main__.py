@@ -31,6 +31,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--vary", action="store_true", help="other settings every round")
     add("--engine", action="store_true", help="the engine alone, and look at its books")
     add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="of it (%(default)s)")
+    add("--kills", type=int, default=0, help="of the drop-in, in a round (%(default)s)")
     add("--sanitize", choices=RUNTIMES, help="build what serves with these sanitizers")
     options = parser.parse_args(arguments)
     if options.workers < 1:
@@ -52,6 +53,7 @@ def settings_of(options: argparse.Namespace, seed: int) -> Settings:
         operations=options.operations,
         cold=options.cold,
         nr_workers=nr_workers,
+        nr_kills=0 if nr_workers else options.kills,
     )
     if not options.vary:
         return settings
@@ -74,6 +76,7 @@ def replay(options: argparse.Namespace, settings: Settings, seed: int) -> str:
     words += [f"--operations '{settings.operations}'"] if settings.operations else []
     words += ["--cold"] if settings.cold else []
     words += [f"--engine --workers {settings.nr_workers}"] if settings.nr_workers else []
+    words += [f"--kills {settings.nr_kills}"] if settings.nr_kills else []
     words += [f"--sanitize {options.sanitize}"] if options.sanitize else []
     return " ".join(words)
 
@@ -102,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f" {sum(r.nr_forks for r in results)} forks,"
         f" {sum(r.nr_checked for r in results)} pages checked,"
         f" {sum(r.nr_faults for r in results)} faults,"
+        f" {sum(r.nr_takeovers for r in results)} takeovers,"
         f" {sum(bool(r.finding) for r in results)} findings"
     )
     return 1 if results and results[-1].finding else 0

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import select
 import shutil
+import signal
 import subprocess
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lazypagesd.images.mm import PAGE_SIZE
 from lazypagesd.images.writer import ImageEntry, ImageTask, anon_vma, write_images
 from tests.sanitizers import Interpreter
+from tests.service.daemon import KEEPER, kill_group, members
 
 SOURCES = Path(__file__).parent
 DEFAULT = Interpreter()
@@ -26,7 +33,8 @@ RESULT = re.compile(r"([0-9]+) operations, ([0-9]+) forks, ([0-9]+) pages checke
 class Settings:
     """What a round is like, apart from its seed; *operations* are main.c's.
 
-    *nr_workers* are those of an engine alone; with 0 it is the drop-in, which has its own.
+    *nr_workers* are those of an engine alone; with 0 it is the drop-in, which has its own, and
+    may be killed *nr_kills* times while the round lasts: its keeper starts another.
     """
 
     seconds: float = 1.5
@@ -36,6 +44,7 @@ class Settings:
     operations: str = ""
     cold: bool = False
     nr_workers: int = 0
+    nr_kills: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +56,14 @@ class Result:
     nr_forks: int = 0
     nr_checked: int = 0
     nr_faults: int = 0
+    nr_takeovers: int = 0
     finding: str = ""
 
     def __str__(self) -> str:
         return (
             f"seed {self.seed}: {self.nr_operations} operations, {self.nr_forks} forks,"
-            f" {self.nr_checked} pages checked, {self.nr_faults} faults:"
+            f" {self.nr_checked} pages checked, {self.nr_faults} faults,"
+            f" {self.nr_takeovers} takeovers:"
             f" {'FINDING' if self.finding else 'right'}"
         )
 
@@ -87,15 +98,60 @@ def run_round(
         for process in processes:
             assert process.stdout is not None
             process.stdout.readline()  # "connected"
-        outputs = [communicate(process, settings) for process in release(processes)]
-        code = daemon.wait(SPARE_S)
+        with killing(daemon, seed, settings):
+            outputs = [communicate(process, settings) for process in release(processes)]
+        code = end_of(daemon, settings)
     except subprocess.TimeoutExpired as error:
-        outputs, code = [f"{error}\n{stacks(daemon.pid)}"], 0
+        pids = members(daemon.pid)
+        outputs, code = ["\n".join([str(error), *map(stacks, pids)])], 0
     finally:
-        for child in [*processes, daemon]:
+        for child in processes:
             child.kill()
             child.wait()
-    return judge(seed, processes, outputs, code, (directory / "daemon.out").read_text())
+        kill_group(daemon.pid)
+        daemon.wait()
+    printed = (directory / "daemon.out").read_text()
+    log = work / "daemon.log"
+    nr_takeovers = log.read_text().count("taken over") if log.exists() else 0
+    return replace(judge(seed, processes, outputs, code, printed), nr_takeovers=nr_takeovers)
+
+
+@contextmanager
+def killing(daemon: subprocess.Popen[str], seed: int, settings: Settings) -> Iterator[None]:
+    """Kill the daemon, and whoever has come after it, at random moments of a round."""
+    over, moments = threading.Event(), random.Random(seed)
+    pause_s = 2 * settings.seconds / max(settings.nr_kills, 1)
+
+    def kill() -> None:
+        for _ in range(settings.nr_kills):
+            if over.wait(moments.uniform(0, pause_s)):
+                return
+            for pid, name in members(daemon.pid).items():
+                if name != KEEPER:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def end_of(daemon: subprocess.Popen[str], settings: Settings) -> int:
+    """Wait for the end of the daemon, or of the last that has come after it; return an exit code
+    if it is the first one's own."""
+    if not settings.nr_kills:
+        return daemon.wait(SPARE_S)
+    end = time.monotonic() + SPARE_S
+    while members(daemon.pid):
+        daemon.poll()
+        if time.monotonic() > end:
+            raise subprocess.TimeoutExpired(daemon.args, SPARE_S)
+        time.sleep(0.01)
+    return 0
 
 
 def write_round_images(program: Path, images: Path, seed: int, settings: Settings) -> None:
@@ -152,11 +208,12 @@ def start_daemon(
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 pass_fds=[write_fd],
+                process_group=0,
                 text=True,
             )
         os.close(write_fd)
         if not select.select([read_fd], [], [], SPARE_S)[0] or os.read(read_fd, 1) != b"\0":
-            daemon.kill()
+            kill_group(daemon.pid)
             raise AssertionError("daemon not ready: " + output.read_text())
     finally:
         os.close(read_fd)

@@ -49,6 +49,17 @@ def test_no_page_is_wrong(program: Path, tmp_path: Path, seed: int, settings: Se
     assert result.nr_operations > 100
 
 
+@pytest.mark.parametrize("seed", [8, 9])
+def test_no_page_is_wrong_when_the_daemon_is_killed(
+    program: Path, tmp_path: Path, seed: int
+) -> None:
+    """The same, with a daemon that is killed at random moments, and others that come after it."""
+    settings = Settings(seconds=4, nr_threads=4, nr_processes=2, nr_kills=12)
+    result = run_round(program, tmp_path / "round", seed, settings)
+    assert not result.finding, result.finding
+    assert result.nr_takeovers >= 2
+
+
 @pytest.mark.parametrize("seed", range(100, 130))
 def test_no_page_is_wrong_in_rounds_that_vary(program: Path, tmp_path: Path, seed: int) -> None:
     """The same for a minute of what `make torture` does."""
@@ -61,6 +72,7 @@ def test_no_page_is_wrong_in_rounds_that_vary(program: Path, tmp_path: Path, see
     "words",
     [
         pytest.param([], id="dropin"),
+        pytest.param(["--kills", "7"], id="killed"),
         pytest.param(["--engine", "--workers", "3"], id="engine"),
         pytest.param(["--engine", "--sanitize", "thread"], id="sanitized"),
     ],

@@ -7,6 +7,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Daemon(_message.Message):
+    __slots__ = ("listener", "images")
+    LISTENER_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    listener: int
+    images: int
+    def __init__(self, listener: _Optional[int] = ..., images: _Optional[int] = ...) -> None: ...
+
 class Session(_message.Message):
     __slots__ = ("restore", "name", "fd", "pidfd", "sources", "image_pid")
     RESTORE_FIELD_NUMBER: _ClassVar[int]

@@ -1,0 +1,98 @@
+"""How a daemon begins: as the first, or as the one that comes after another."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lazypagesd.engine.custody import Custody, NoCustody
+from lazypagesd.engine.pb import record_pb2
+from lazypagesd.engine.record import RecordFile
+from lazypagesd.keeper import TAKEN_OVER_NAME, Keeper
+from lazypagesd.kernel import fdpass, uffd
+from lazypagesd.service import inherited, systemd
+from lazypagesd.service.custody import capacity_of, custody_of
+from lazypagesd.service.estate import DAEMON_MEMFD_NAME, Estate, take_stock
+
+
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """What a daemon was started with: *sockets* by descriptor and name, and what another one has
+    left under the numbers *left*, which amounts to *estate*."""
+
+    sockets: dict[int, str]
+    left: set[int]
+    taken_over_fd: int | None
+    estate: Estate
+
+    @classmethod
+    def take(cls, environment: Mapping[str, str]) -> Inheritance:
+        """Take what was passed; nothing else may be open yet."""
+        sockets, left = inherited.take(systemd.take_sockets(environment))
+        taken_over_fd = next((fd for fd, name in sockets.items() if name == TAKEN_OVER_NAME), None)
+        if taken_over_fd is not None:
+            del sockets[taken_over_fd]
+        return cls(sockets, left, taken_over_fd, take_stock(left))
+
+    def connections(self, listener: socket.socket) -> list[socket.socket]:
+        """Return connections to *listener* that are nobody's: nothing has been asked there yet.
+
+        The caller owns them.
+        """
+        found = [fd for fd in self.left - self.estate.claims() if is_connected_to(fd, listener)]
+        self.left.difference_update(found)
+        return [socket.socket(fileno=fd) for fd in found]
+
+    def close_useless(self, custody: Custody) -> None:
+        """Close what was left and is nobody's."""
+        useless = self.left - self.estate.claims()
+        if not self.estate.is_whole:
+            # One may be of a session that cannot be read: its process waits, and reads no zero.
+            useless = {fd for fd in useless if uffd.describe(fd) is None}
+        custody.drop(useless)
+        fdpass.close_all(useless)
+
+    def tell_taken_over(self) -> None:
+        """Tell the keeper that has started us, if one has, that all is in our hands."""
+        if self.taken_over_fd is not None:
+            os.write(self.taken_over_fd, b"\0")
+            os.close(self.taken_over_fd)
+
+
+def is_connected_to(fd: int, listener: socket.socket) -> bool:
+    """Whether *fd* is a connection that was accepted at *listener*."""
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return False
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        return (
+            sock.family == socket.AF_UNIX
+            and sock.type == listener.type
+            and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            and sock.getsockname() == listener.getsockname()
+        )
+
+
+def keep(environment: Mapping[str, str], left: set[int], *, wanted: bool) -> Custody:
+    """Start a keeper, if it is *wanted* and of any use, and return what keeps descriptors.
+
+    A service manager that stores none for us ends whatever a keeper would start.
+    """
+    if not wanted or ("NOTIFY_SOCKET" in environment and not capacity_of(environment)):
+        return NoCustody()
+    keeper = Keeper(environment)
+    if left:
+        keeper.arm()
+    keeper.start()
+    return custody_of(environment, left, keeper)
+
+
+def leave_word(listener_fd: int, images_fd: int | None = None) -> None:
+    """Note what the next daemon needs to begin, if no service manager passes it: in a memfd that
+    is open as long as this process."""
+    file = RecordFile.create(DAEMON_MEMFD_NAME, 64)
+    message = record_pb2.Daemon(listener=listener_fd, images=images_fd)
+    file.write(message.SerializeToString())
+    file.unmap()

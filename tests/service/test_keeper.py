@@ -1,0 +1,123 @@
+"""A daemon that is killed has a keeper, which starts another one that goes on: without systemd."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from tests.service.conftest import NR_PAGES, Stage
+from tests.service.daemon import KEEPER, Daemon, members, wait_until
+
+pytestmark = pytest.mark.uffd
+
+
+def daemons(daemon: Daemon) -> list[int]:
+    """Return the pids of daemons, but not of keepers, that were started for *daemon*."""
+    return [pid for pid, name in members(daemon.process.pid).items() if name != KEEPER]
+
+
+def keepers(daemon: Daemon) -> list[int]:
+    """Return the pids of keepers."""
+    return [pid for pid, name in members(daemon.process.pid).items() if name == KEEPER]
+
+
+def kill_and_wait(daemon: Daemon, number: signal.Signals = signal.SIGKILL) -> None:
+    """Kill the daemon that serves, and wait for the next one to have taken over."""
+    [serving] = daemons(daemon)
+    [keeper] = keepers(daemon)
+    os.kill(serving, number)
+    daemon.process.poll()
+    # The keeper ends when the next one has all that it had, and a keeper of its own.
+    wait_until(lambda: keeper not in keepers(daemon), lambda: f"a successor: {daemon.log}")
+
+
+def start(stage: Stage, *options: str) -> Daemon:
+    """Start a daemon with a keeper."""
+    daemon = stage.start("-v", *options, keeper=True)
+    daemon.wait_ready()
+    return daemon
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
+def test_restore_goes_on(stage: Stage, number: signal.Signals) -> None:
+    """A restore whose daemon dies, however, is filled to its end by the next one, which then ends
+    as the first would have; no keeper is left."""
+    daemon = start(stage, "--drain", "lazy")
+    restorer = stage.released()
+    assert restorer.read(7, 3) == "right"
+    kill_and_wait(daemon, number)
+    assert restorer.read(7, 4) == "right"
+    kill_and_wait(daemon, number)
+    restorer.check(7, NR_PAGES)
+    wait_until(lambda: not members(daemon.process.pid), lambda: f"their end: {daemon.log}")
+    assert daemon.log.count("taken over") == 2
+    assert "process 7: drained" in daemon.log
+
+
+@pytest.mark.parametrize("last", ["connect", "pid", "descriptor", "register", "word"])
+def test_hand_off_goes_on_where_it_was(stage: Stage, last: str) -> None:
+    """A restore tool whose daemon dies in the middle of the hand-off does not notice."""
+    stage.checkpoint({7: NR_PAGES, 8: NR_PAGES}, {5})
+    daemon = start(stage)
+    restorer = stage.restorer()
+    commands = ["connect", "pid 7", "descriptor 7", f"register 7 {NR_PAGES}", "pid -5"]
+    commands += ["pid 8", "descriptor 8", f"register 8 {NR_PAGES}", "word"]
+    for command in commands:
+        restorer.do(command)
+        if command.split()[0] == last:
+            kill_and_wait(daemon)
+    restorer.do("close")
+    for pid in (7, 8):
+        restorer.check(pid, NR_PAGES)
+    wait_until(lambda: not members(daemon.process.pid), lambda: f"their end: {daemon.log}")
+    assert daemon.errors == []
+
+
+def test_keeper_ends_with_a_daemon_that_is_done(stage: Stage) -> None:
+    """In the ordinary case nothing is started, and nothing stays."""
+    daemon = start(stage)
+    stage.released().check(7, NR_PAGES)
+    assert daemon.wait() == 0
+    wait_until(lambda: not members(daemon.process.pid), lambda: "the keeper's end")
+    assert "taken over" not in daemon.log
+
+
+def test_daemon_without_restores_is_followed_as_well(stage: Stage) -> None:
+    """Whoever connects after the daemon was killed finds the next one."""
+    daemon = start(stage)
+    kill_and_wait(daemon)
+    stage.released().check(7, NR_PAGES)
+    wait_until(lambda: not members(daemon.process.pid), lambda: f"their end: {daemon.log}")
+
+
+def test_signal_ends_both(stage: Stage) -> None:
+    """A daemon that is told to end, with nothing to fill, is not followed."""
+    daemon = start(stage)
+    daemon.send(signal.SIGTERM)
+    assert daemon.wait() == -signal.SIGTERM
+    wait_until(lambda: not members(daemon.process.pid), lambda: "the keeper's end")
+
+
+def test_log_and_pidfile_go_on(stage: Stage) -> None:
+    """The next daemon appends to the log, and is the one that the pid file names."""
+    daemon = stage.start(
+        "-d", "--pidfile", "pid", "-o", "log", "-v", "--drain", "lazy", keeper=True
+    )
+    daemon.wait_ready()
+    assert daemon.wait() == 0
+    pidfile, log = stage.work / "pid", stage.work / "log"
+    first = int(pidfile.read_text())
+    restorer = stage.released()
+    try:
+        assert restorer.read(7, 3) == "right"
+        os.kill(first, signal.SIGKILL)
+        assert restorer.read(7, 4) == "right"
+        wait_until(lambda: "taken over" in log.read_text(), lambda: log.read_text())
+        assert "begun by user" in log.read_text()
+        assert int(pidfile.read_text()) != first
+        restorer.check(7, NR_PAGES)
+        wait_until(lambda: "ended" in log.read_text(), lambda: log.read_text())
+    finally:
+        restorer.kill()
