@@ -17,7 +17,8 @@ from lazypagesd.keeper._keeper import ffi, lib
 # The name of what a daemon that a keeper has started writes to when it has taken over.
 TAKEN_OVER_NAME = "taken-over"
 # Variables that the keeper sets for the daemon that it starts.
-ADDED = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+QUICK_DEATHS = "LAZYPAGESD_QUICK_DEATHS"
+ADDED = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", QUICK_DEATHS)
 
 
 class Keeper:
@@ -26,40 +27,54 @@ class Keeper:
     def __init__(self, environment: Mapping[str, str]) -> None:
         """Prepare one that gives what it keeps to the service manager of *environment*, or, where
         there is none, to a daemon that it starts as this one was started."""
-        self._over_map = mmap.mmap(-1, mmap.PAGESIZE)  # shared
-        over = ffi.from_buffer("uint8_t[]", self._over_map)
+        shared = ffi.from_buffer("uint8_t[]", mmap.mmap(-1, mmap.PAGESIZE))
         address = notify_address(environment.get("NOTIFY_SOCKET", ""))
         variables = [f"{k}={v}" for k, v in environment.items() if k not in ADDED]
         self._command = strings(command())
         self._environment = strings(variables, nr_free=len(ADDED) + 1)
         self._address = ffi.new("char[]", address)
         self._pidfd = os.pidfd_open(os.getpid())
-        self._keep_alive = (over, *self._command[1], *self._environment[1])
+        self._keep_alive = (shared, *self._command[1], *self._environment[1])
         self._pointer = ffi.new("struct lpd_keeper *")
-        self._pointer.over = ffi.cast("uint32_t *", over)
-        self._pointer.over[0] = 1
+        self._shared = ffi.cast("struct lpd_keeper_shared *", shared)
+        self._shared.over = 1
+        self._shared.taken_over_fd = -1
+        self._pointer.shared = self._shared
         self._pointer.notify_address = self._address
         self._pointer.notify_length = len(address)
         self._pointer.daemon_pidfd = self._pidfd
         self._pointer.command = self._command[0]
         self._pointer.environment = self._environment[0]
         self._pointer.nr_environment = len(variables)
+        self._pointer.nr_quick = int(environment.get(QUICK_DEATHS, "0"))
 
-    def start(self) -> int:
+    def start(self, taken_over_fd: int | None = None) -> int:
         """Start it, to end with the daemon until it is armed; return its pid, of a child that need
-        not be waited for."""
+        not be waited for.
+
+        *taken_over_fd* is where the keeper that has started us waits for us to take over.
+        """
+        self._shared.taken_over_fd = -1 if taken_over_fd is None else taken_over_fd
         pid = lib.lpd_keeper_start(self._pointer)
         if pid < 0:
             raise OSError(-pid, f"the keeper cannot be started: {os.strerror(-pid)}")
         return pid
 
+    def tell_taken_over(self) -> None:
+        """Tell the keeper that has started us, if one has, that all is in our hands, and in those
+        of a keeper of our own."""
+        if (fd := self._shared.taken_over_fd) >= 0:
+            os.write(fd, b"\0")
+            self._shared.taken_over_fd = -1
+            os.close(fd)
+
     def arm(self) -> None:
         """Let it do its work when the daemon dies: there is something to lose."""
-        self._pointer.over[0] = 0
+        self._shared.over = 0
 
     def release(self) -> None:
         """Let it end with the daemon, which has nothing to lose any more."""
-        self._pointer.over[0] = 1
+        self._shared.over = 1
 
 
 def command() -> list[str]:

@@ -31,13 +31,16 @@ enum {
 	/* The kernel takes no longer variable (MAX_ARG_STRLEN). */
 	MAX_VARIABLE = 128 << 10,
 	BARRIER_TIMEOUT_MS = 30000,
-	FIRST_DELAY_MS = 50,
-	MAX_DOUBLINGS = 7,
+	FIRST_DELAY_MS = 5,
+	MAX_DOUBLINGS = 10,
+	QUICK_S = 2,
 };
 
 /* Of the keeper alone: the daemon never touches them. */
 static int kept[MAX_FDS];
 static unsigned int nr_kept;
+/* Daemons in a row that died within QUICK_S, the last one included. */
+static unsigned int nr_quick;
 
 /* ---- text, without a library ---- */
 
@@ -228,7 +231,7 @@ static bool put_names(char *variable)
 /* The started daemon, until it is another program: never returns. */
 static void start(const struct lpd_keeper *keeper, int taken_over_fd)
 {
-	static char names[MAX_VARIABLE], fds[32], pid[32];
+	static char names[MAX_VARIABLE], fds[32], pid[32], quick[48];
 	char **free_places = keeper->environment + keeper->nr_environment;
 	sigset_t none;
 
@@ -238,10 +241,12 @@ static void start(const struct lpd_keeper *keeper, int taken_over_fd)
 	}
 	put_number(put_text(fds, "LISTEN_FDS="), nr_kept + 1);
 	put_number(put_text(pid, "LISTEN_PID="), getpid());
+	put_number(put_text(quick, "LAZYPAGESD_QUICK_DEATHS="), nr_quick);
 	free_places[0] = names;
 	free_places[1] = fds;
 	free_places[2] = pid;
-	free_places[3] = NULL;
+	free_places[3] = quick;
+	free_places[4] = NULL;
 
 	/* Out of the way, and then behind all that is passed. */
 	int last = nr_kept ? kept[nr_kept - 1] : FIRST_FD - 1;
@@ -278,19 +283,34 @@ static bool start_next(const struct lpd_keeper *keeper)
 	return taken_over;
 }
 
+/* The more of them have died at once, the longer before the next one. */
+static void wait_for_turn(void)
+{
+	unsigned int doublings =
+		nr_quick < MAX_DOUBLINGS ? nr_quick : MAX_DOUBLINGS;
+	unsigned int delay_ms = nr_quick ? FIRST_DELAY_MS << doublings : 0;
+
+	nanosleep(&(struct timespec){.tv_sec = delay_ms / 1000,
+				     .tv_nsec = delay_ms % 1000 * 1000000l},
+		  NULL);
+}
+
 static void give_to_next(const struct lpd_keeper *keeper)
 {
-	for (unsigned int nr_failed = 0; !start_next(keeper); nr_failed++) {
-		unsigned int doublings =
-			nr_failed < MAX_DOUBLINGS ? nr_failed : MAX_DOUBLINGS;
-		unsigned int delay_ms = FIRST_DELAY_MS << doublings;
-
+	wait_for_turn();
+	while (!start_next(keeper)) {
+		nr_quick++;
 		complain("the next daemon has not taken over; trying again");
-		nanosleep(&(struct timespec){.tv_sec = delay_ms / 1000,
-					     .tv_nsec = delay_ms % 1000 *
-							1000000l},
-			  NULL);
+		wait_for_turn();
 	}
+}
+
+static time_t now_s(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec;
 }
 
 /* ---- the keeper ---- */
@@ -298,6 +318,7 @@ static void give_to_next(const struct lpd_keeper *keeper)
 static void keep(const struct lpd_keeper *keeper)
 {
 	struct pollfd poller = {.fd = keeper->daemon_pidfd, .events = POLLIN};
+	time_t began_s = now_s();
 
 	/* Whoever ends the daemon with all that is around it means us last. */
 	for (int number = 1; number < NSIG; number++)
@@ -305,8 +326,11 @@ static void keep(const struct lpd_keeper *keeper)
 	prctl(PR_SET_NAME, "lazypagesd-keep");
 	while (poll(&poller, 1, -1) < 1)
 		;
-	if (__atomic_load_n(keeper->over, __ATOMIC_ACQUIRE))
+	if (__atomic_load_n(&keeper->shared->over, __ATOMIC_ACQUIRE))
 		_exit(0);
+	if (keeper->shared->taken_over_fd >= 0)
+		(void)!write(keeper->shared->taken_over_fd, "", 1);
+	nr_quick = now_s() - began_s < QUICK_S ? keeper->nr_quick + 1 : 0;
 	find_kept(keeper);
 	if (keeper->notify_length)
 		give_to_manager(keeper);

@@ -23,20 +23,33 @@ keeper of its own.
 
 #include <stdint.h>
 
-/* Prepared by the daemon.  The keeper has a copy, but of *over. */
+/* What the daemon tells its keeper, in memory that both share. */
+struct lpd_keeper_shared {
+	uint32_t over; /* 1 while the daemon has nothing to lose */
+	/*
+	 * Where an earlier keeper, which has started this daemon, still waits
+	 * to hear that it has taken over; or -1.  If it dies before it has
+	 * said so, its own keeper does, and it is that one's turn: always one
+	 * keeper is to act, and never two.
+	 */
+	int32_t taken_over_fd;
+};
+
+/* Prepared by the daemon.  The keeper has a copy, but of *shared. */
 struct lpd_keeper {
-	/* In memory that both share: 1 while the daemon has nothing to lose. */
-	uint32_t *over;
+	struct lpd_keeper_shared *shared;
 	/* Where the service manager listens (a sockaddr_un); or, with length
 	 * 0, how to start the next daemon. */
 	const void *notify_address;
 	uint32_t notify_length;
 	/* Readable once the daemon is dead. */
 	int32_t daemon_pidfd;
-	/* NULL-terminated; four places at the end of environment are free. */
+	/* NULL-terminated; five places at the end of environment are free. */
 	char **command;
 	char **environment;
 	uint32_t nr_environment; /* of variables that are set */
+	/* Daemons in a row, before this one, that died within two seconds. */
+	uint32_t nr_quick;
 };
 
 /*

@@ -56,7 +56,7 @@ def run(options: DropinOptions) -> int:
             if options.daemon:
                 daemonize(pidfile=options.pidfile)
             leave_word(listener.fileno(), images_fd)
-            custody = keep(os.environ, set(), wanted=options.keeper)
+            custody = keep(os.environ, inheritance, wanted=options.keeper)
             # Before anybody can connect who was told so.
             end_with_keeper(custody)
             custody.arm()
@@ -83,7 +83,7 @@ def go_on(options: DropinOptions, inheritance: Inheritance, left: record_pb2.Dae
     """
     open_log(options, anew=False)
     raise_descriptor_limit()
-    custody = keep(os.environ, inheritance.left, wanted=options.keeper)
+    custody = keep(os.environ, inheritance, wanted=options.keeper)
     if options.daemon and options.pidfile is not None:
         Path(options.pidfile).write_text(str(os.getpid()))
     listener = left_listener(left, socket.SOCK_STREAM)
@@ -94,7 +94,6 @@ def go_on(options: DropinOptions, inheritance: Inheritance, left: record_pb2.Dae
         restores = restores_of(checkpoint, options.pace, custody)
         serving = restores.serve(
             sock,
-            ready=inheritance.tell_taken_over,
             estate=inheritance.estate,
             connections=connections,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import grp
 import logging
 import os
@@ -42,14 +43,11 @@ def run(options: ServeOptions) -> int:
     raise_descriptor_limit()
     gid = group_of(options.config.group)
     inheritance = Inheritance.take(os.environ)
-    custody = keep(os.environ, inheritance.left, wanted=options.keeper)
+    custody = keep(os.environ, inheritance, wanted=options.keeper)
     handoffs = Handoffs(Admission(options.config.limits, gid))
     restores = Restores(handoffs.begin, resume=handoffs.resume, custody=custody, stays=True)
 
-    def ready() -> None:
-        inheritance.tell_taken_over()
-        systemd.notify(os.environ, "READY=1")
-
+    ready = functools.partial(systemd.notify, os.environ, "READY=1")
     with listening(options.runtime_dir, gid, inheritance) as listener:
         listener.setblocking(False)
         connections = inheritance.connections(listener)

@@ -55,12 +55,6 @@ class Inheritance:
         custody.drop(useless)
         fdpass.close_all(useless)
 
-    def tell_taken_over(self) -> None:
-        """Tell the keeper that has started us, if one has, that all is in our hands."""
-        if self.taken_over_fd is not None:
-            os.write(self.taken_over_fd, b"\0")
-            os.close(self.taken_over_fd)
-
 
 def is_connected_to(fd: int, listener: socket.socket) -> bool:
     """Whether *fd* is a connection that was accepted at *listener*."""
@@ -75,7 +69,7 @@ def is_connected_to(fd: int, listener: socket.socket) -> bool:
         )
 
 
-def keep(environment: Mapping[str, str], left: set[int], *, wanted: bool) -> Custody:
+def keep(environment: Mapping[str, str], inheritance: Inheritance, *, wanted: bool) -> Custody:
     """Start a keeper, if it is *wanted* and of any use, and return what keeps descriptors.
 
     A service manager that stores none for us ends whatever a keeper would start.
@@ -83,10 +77,11 @@ def keep(environment: Mapping[str, str], left: set[int], *, wanted: bool) -> Cus
     if not wanted or ("NOTIFY_SOCKET" in environment and not capacity_of(environment)):
         return NoCustody()
     keeper = Keeper(environment)
-    if left:
+    if inheritance.left:
         keeper.arm()
-    keeper.start()
-    return custody_of(environment, left, keeper)
+    keeper.start(inheritance.taken_over_fd)
+    keeper.tell_taken_over()
+    return custody_of(environment, inheritance.left, keeper)
 
 
 def leave_word(listener_fd: int, images_fd: int | None = None) -> None:
