@@ -45,12 +45,16 @@ class Admission:
         reasons = []
         if nr_restores >= self.limits.restores:
             reasons.append(f"{nr_restores} restores are being served: wait, or raise restores")
-        if self.connections[peer.uid] > self.limits.connections_per_user:
-            reasons.append(
-                f"user {peer.uid} has {self.connections[peer.uid] - 1} connections:"
-                " close some, or raise connections_per_user"
-            )
-        return reasons
+        return reasons + self.reasons_against_connection(peer)
+
+    def reasons_against_connection(self, peer: Peer) -> list[str]:
+        """Return why *peer*, who is connected, has too many connections."""
+        if self.connections[peer.uid] <= self.limits.connections_per_user:
+            return []
+        return [
+            f"user {peer.uid} has {self.connections[peer.uid] - 1} connections:"
+            " close some, or raise connections_per_user"
+        ]
 
     def reason_to_hang_up(self, uid: int) -> str | None:
         """Return why the last connection of user *uid* is not even heard.

@@ -262,6 +262,8 @@ class NativeHandoff:
         return self._restores.begin(record)
 
     def _reach(self, number: int) -> Restore:
+        if reasons := self._admission.reasons_against_connection(self._peer):
+            raise native.Refused(reasons)
         restore = self._restores.find(number)
         # Of another's restore one does not even hear that it is there.
         if restore is None or not self._admission.may_reach(self._peer, restore.owner):

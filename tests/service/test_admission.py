@@ -89,15 +89,18 @@ def test_limits_are_those_of_the_configuration(stage: Stage) -> None:
 
 
 def test_connections_of_a_user_are_limited(stage: Stage) -> None:
-    """A user may have so many connections, and again when one of them has ended."""
+    """A user may have so many connections, visits included, and again when one has ended."""
     config = stage.directory / "lazypagesd.toml"
     config.write_text("[limits]\nconnections_per_user = 1\n")
     server = stage.server("--config", str(config))
     before = server.fds()
     first = server.client()
     first.do(opening())
-    [reason] = server.client().refused(opening())
-    assert reason.endswith("has 1 connections: close some, or raise connections_per_user")
+    with_first = server.fds()
+    for request in (opening(), attach(1)):
+        [reason] = server.client().refused(request)
+        assert reason.endswith("has 1 connections: close some, or raise connections_per_user")
+        server.wait_for_fds(with_first)
     first.close()
     server.wait_for_fds(before)
     server.client().do(opening())
