@@ -12,10 +12,10 @@ import pytest
 from tests.criu.harness import Bed
 from tests.criu.waiting import DEADLINE_S
 from tests.service.conftest import restorer_program
-from tests.service.crowd import Crowd, lives
-from tests.support.victim import victim_program
+from tests.service.crowd import Crowd, Programs, lives
+from tests.support.victim import confine, victim_program
 
-__all__ = ["restorer_program", "victim_program"]
+__all__ = ["confine", "restorer_program", "victim_program"]
 
 pytestmark = [pytest.mark.criu, pytest.mark.root, pytest.mark.uffd]
 
@@ -30,13 +30,19 @@ def serve(bed: Bed, crowd: Crowd) -> None:
 
 
 def test_criu_restores_among_others(
-    bed: Bed, tmp_path: Path, victims: Path, victim_program: Path, restorer_program: Path
+    bed: Bed,
+    tmp_path: Path,
+    victims: Path,
+    victim_program: Path,
+    confine: Path,
+    restorer_program: Path,
 ) -> None:
     """A tree of processes is right, and so is everybody who is restored beside it."""
     bed.start(victims / "tree", 8)
     bed.dump()
     with ExitStack() as stack:
-        crowd = Crowd(tmp_path, victim_program, restorer_program, NR_OTHERS + 1, stack)
+        programs = Programs(victim_program, confine, restorer_program)
+        crowd = Crowd(tmp_path, programs, NR_OTHERS + 1, stack)
         before = crowd.server.fds()
         everybody = lives(crowd, NR_OTHERS)
         serve(bed, crowd)

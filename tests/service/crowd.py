@@ -7,9 +7,11 @@ import enum
 import os
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from lazypagesd.proto import handoff_pb2 as pb
 from tests.service.restorer import Restorer, page_addr, page_bytes, write_checkpoint
@@ -36,16 +38,22 @@ LONG_GRACE = {"lazypagesd.service.restores.FAILED_GRACE_S": 60.0}
 NR_THREADS = 4
 
 
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """What processes run: a victim, confined if it may have no userfaultfd, or a restorer."""
+
+    victim: Path
+    confine: Path
+    restorer: Path
+
+
 class Crowd:
     """A daemon with room for *count* restores, and what they are made with; whoever is left of
     them ends with *stack*."""
 
-    def __init__(
-        self, directory: Path, victim: Path, restorer: Path, count: int, stack: ExitStack
-    ) -> None:
+    def __init__(self, directory: Path, programs: Programs, count: int, stack: ExitStack) -> None:
         self.directory = directory
-        self.victim_program = victim
-        self.restorer_program = restorer
+        self.programs = programs
         self.stack = stack
         config = directory / "lazypagesd.toml"
         config.write_text(f"[limits]\nrestores = {count}\nconnections_per_user = {count}\n")
@@ -109,12 +117,12 @@ class Native(Member):
     addr = BASE
 
     def __init__(self, crowd: Crowd, number: int) -> None:
-        family = Family(crowd.victim_program, crowd.work_directory(number))
-        self._victims: list[Victim] = [crowd.stack.enter_context(family).start()]
-        victim = self._victims[0]
-        victim.open()
-        victim.call("mmap", self.addr, NR_PAGES * PAGE_SIZE)
-        victim.call("register", self.addr, NR_PAGES * PAGE_SIZE)
+        family = Family(
+            crowd.programs.victim, crowd.work_directory(number), prefix=self._prefix(crowd)
+        )
+        victim = crowd.stack.enter_context(family).start()
+        self._victims: list[Victim] = [victim]
+        self._open(victim)
         self._client = crowd.server.client()
         fds = victim.hand_over(), os.pidfd_open(victim.pid)
         try:
@@ -122,6 +130,14 @@ class Native(Member):
         finally:
             for fd in fds:
                 os.close(fd)
+
+    def _prefix(self, crowd: Crowd) -> Sequence[str | Path]:
+        return ()
+
+    def _open(self, victim: Victim) -> None:
+        victim.open()
+        victim.call("mmap", self.addr, NR_PAGES * PAGE_SIZE)
+        victim.call("register", self.addr, NR_PAGES * PAGE_SIZE)
 
     @abstractmethod
     def _hand_over(self, crowd: Crowd, fd: int, pidfd: int) -> None: ...
@@ -162,6 +178,8 @@ class Native(Member):
 class OfMemfd(Native):
     """Its bytes are in a memfd, in pieces that are out of order."""
 
+    fields: ClassVar[Mapping[str, object]] = {}
+
     def __init__(self, crowd: Crowd, number: int) -> None:
         self._file = os.memfd_create(f"pages of {number}")
         runs = [(BASE, 30), (BASE + 32 * PAGE_SIZE, 1), (BASE + 40 * PAGE_SIZE, 200)]
@@ -173,12 +191,47 @@ class OfMemfd(Native):
 
     def _hand_over(self, crowd: Crowd, fd: int, pidfd: int) -> None:
         first, *rest = regions_of(self._image)
-        self._client.do(opening(name="memfd"))
-        self._client.do(session([first], pidfd=True, more=True), fd, pidfd, self._file)
+        self._client.do(opening(name=type(self).__name__))
+        self._client.do(
+            session([first], pidfd=True, more=True, **self.fields), fd, pidfd, self._file
+        )
         self._client.do(pb.Request(add_regions=pb.AddRegions(regions=rest)))
 
     def _expected(self) -> bytes:
         return self._image.bytes(BASE, NR_PAGES)
+
+
+class OfChannel(OfMemfd):
+    """It may have no userfaultfd, and has a channel that speaks v2."""
+
+    fields: ClassVar[Mapping[str, object]] = {"channel": True}
+    answer = "chserve"
+
+    def _prefix(self, crowd: Crowd) -> Sequence[str | Path]:
+        return (crowd.programs.confine,)
+
+    def _open(self, victim: Victim) -> None:
+        victim.call("chopen")
+
+    def _hand_over(self, crowd: Crowd, fd: int, pidfd: int) -> None:
+        [victim] = self._victims
+        victim.begin_aside(self.answer)
+        super()._hand_over(crowd, fd, pidfd)
+        victim.call("rejoin")
+        victim.call("mmap", self.addr, NR_PAGES * PAGE_SIZE)
+        victim.call("chregister", self.addr, NR_PAGES * PAGE_SIZE)
+
+
+class OfOldChannel(OfChannel):
+    """It has a channel that speaks v1, which cannot tell of forks."""
+
+    can_fork = False
+    fields: ClassVar[Mapping[str, object]] = {
+        "channel": True,
+        "never_forks": True,
+        "never_changes_mappings": True,
+    }
+    answer = "chserve1"
 
 
 class OfImages(Native):
@@ -208,7 +261,7 @@ class ByCriu(Member):
             listener.listen()
             client.do(pb.Request(serve_criu=pb.ServeCriu()), listener.fileno())
         client.close()
-        self._restorer = Restorer(crowd.restorer_program, work)
+        self._restorer = Restorer(crowd.programs.restorer, work)
         crowd.stack.callback(self._restorer.close)
         self._restorer.do("connect")
         self._restorer.take_over(PID, NR_PAGES)
@@ -235,7 +288,13 @@ class ByCriu(Member):
 
 
 # Members of a further kind need no more than to be named here.
-KINDS: tuple[Callable[[Crowd, int], Member], ...] = (OfMemfd, OfImages, ByCriu)
+KINDS: tuple[Callable[[Crowd, int], Member], ...] = (
+    OfMemfd,
+    OfImages,
+    ByCriu,
+    OfChannel,
+    OfOldChannel,
+)
 
 
 class Fate(enum.Enum):

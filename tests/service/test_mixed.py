@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.crowd import Crowd, lives
-from tests.support.victim import victim_program
+from tests.service.crowd import Crowd, Programs, lives
+from tests.support.victim import confine, victim_program
 
-__all__ = ["victim_program"]
+__all__ = ["confine", "victim_program"]
 
 pytestmark = pytest.mark.uffd
 
@@ -18,12 +18,13 @@ NR_RESTORES = 100
 
 
 def test_hundred_restores_of_every_kind(
-    tmp_path: Path, victim_program: Path, restorer_program: Path
+    tmp_path: Path, victim_program: Path, confine: Path, restorer_program: Path
 ) -> None:
     """Every byte of those that live is right, whatever becomes of the others; only who breaks off
     is told of as an error, and nothing of anybody stays open."""
     with ExitStack() as stack:
-        crowd = Crowd(tmp_path, victim_program, restorer_program, NR_RESTORES, stack)
+        programs = Programs(victim_program, confine, restorer_program)
+        crowd = Crowd(tmp_path, programs, NR_RESTORES, stack)
         server, before = crowd.server, crowd.server.fds()
         everybody = lives(crowd, NR_RESTORES)
         assert server.log.count(": begun by user") == NR_RESTORES
