@@ -70,14 +70,14 @@ def restore_child(path: Path, snapshot: BinaryIO) -> int:
         parent_end.close()
         be_restored(child_end, nr_pages * PAGE_SIZE)
     child_end.close()
-    try:
-        with parent_end:
+    with parent_end:
+        try:
             hand_over(path, snapshot, nr_pages, pid, parent_end)
-    except BaseException:
-        # Not all of its memory is right, or will be.
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
+        except BaseException:
+            # Not all of its memory is right, or will be.
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
     _, status = os.waitpid(pid, 0)
     return os.waitstatus_to_exitcode(status)
 
