@@ -172,7 +172,8 @@ def test_every_byte_is_right(server: Server, start: Start, tmp_path: Path) -> No
     snapshot = write_snapshot(tmp_path)
     assert start(server.path, snapshot).end() == (0, snapshot.read_bytes(), [])
     server.wait_for_fds(before)
-    assert "process restore 1 (restore_tool)/0: drained" in server.log
+    # The child may end before it is told as drained, but not before all is filled.
+    server.wait_for_log(" MiB filled, 0 pages missing")
 
 
 def test_every_page_is_touched(
