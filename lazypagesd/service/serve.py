@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 SOCKET_NAME = "handoff.socket"
 SOCKET_UMASK = 0o117  # for its owner and group
+SOCKET_PATH_MAX = 107  # in bytes: sun_path has 108, with the zero at the end
 BACKLOG = 128
 
 
@@ -106,6 +107,7 @@ def listening(runtime_dir: Path, gid: int, inheritance: Inheritance) -> Iterator
     if (left := inheritance.estate.daemon) is not None:
         listener = left_listener(left, socket.SOCK_SEQPACKET)
     else:
+        check_length(path)
         runtime_dir.mkdir(mode=0o755, exist_ok=True)
         listener = listen(path, gid)
         leave_word(listener.fileno())
@@ -129,6 +131,15 @@ def listen(path: Path, gid: int) -> socket.socket:
         os.umask(before)
     listener.listen(BACKLOG)
     return listener
+
+
+def check_length(path: Path) -> None:
+    """Raise ConfigError where no socket can be at *path*."""
+    if len(os.fsencode(path)) > SOCKET_PATH_MAX:
+        raise ConfigError(
+            f"{path}: too long for a socket (over {SOCKET_PATH_MAX} bytes):"
+            " choose another --runtime-dir"
+        )
 
 
 def group_of(name: str | None) -> int:

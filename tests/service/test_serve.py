@@ -314,14 +314,19 @@ def test_signal_ends_clients_that_linger(stage: Stage) -> None:
     assert server.wait() == 0
 
 
+def reason_against(directory: Path) -> str:
+    """Return why no daemon begins with a runtime directory."""
+    command = [sys.executable, "-m", "lazypagesd", "serve", "--runtime-dir", str(directory)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert done.returncode == 1
+    return done.stderr.removeprefix("Error: ")
+
+
 def test_second_daemon_leaves_the_first_alone(stage: Stage) -> None:
     """A socket at which somebody listens is not taken away; one that was left is."""
     server = stage.server()
-    command = [sys.executable, "-m", "lazypagesd", "serve", "--runtime-dir"]
-    command.append(str(stage.directory))
-    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"Error: {server.path}: another daemon listens there")
+    reason = reason_against(stage.directory)
+    assert reason.startswith(f"{server.path}: another daemon listens there")
     server.client().do(opening())
     server.process.send_signal(signal.SIGKILL)
     assert server.wait() == -signal.SIGKILL
@@ -334,6 +339,14 @@ def test_runtime_directory_is_made(stage: Stage) -> None:
     stage.server("--runtime-dir", str(directory))
     Client(directory / "handoff.socket").close()
     assert directory.stat().st_mode & 0o777 == 0o755
+
+
+def test_runtime_directory_may_be_too_long(stage: Stage) -> None:
+    """Where a socket cannot be, nothing is made, and the path is named."""
+    directory = stage.directory / ("d" * 108)
+    reason = reason_against(directory)
+    assert reason.startswith(f"{directory}/handoff.socket: too long for a socket (over 107 bytes)")
+    assert not directory.exists()
 
 
 def test_socket_of_systemd_is_taken_over(stage: Stage) -> None:
