@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import grp
 import re
 import tomllib
 from dataclasses import dataclass
@@ -49,6 +50,9 @@ class Reader:
         group = top.get("group")
         if not isinstance(group, str | None):
             raise self._error("group", f"group: is no text ({group!r})")
+        if group is not None and not is_group(group):
+            reason = f"group: {group!r}: no such group: make it, or name another"
+            raise self._error("group", reason)
         return ServeConfig(group, self._limits(top.get("limits", {})))
 
     def _limits(self, table: object) -> ServeLimits:
@@ -65,6 +69,15 @@ class Reader:
     def _error(self, key: str, message: str) -> ConfigError:
         # The parser does not say where a key was; it is in one place, or the parser complains.
         for number, line in enumerate(self.text.splitlines(), 1):
-            if re.match(rf"""\s*(limits\.|\[+\s*)?["']?{re.escape(key)}\b""", line):
+            if re.match(rf"""[^#]*(?<![\w-]){re.escape(key)}["']?\s*[]=.]""", line):
                 return ConfigError(f"{self.name}: line {number}: {message}")
         return ConfigError(f"{self.name}: {message}")
+
+
+def is_group(name: str) -> bool:
+    """Whether there is a group called *name*."""
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True

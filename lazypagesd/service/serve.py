@@ -143,11 +143,8 @@ def check_length(path: Path) -> None:
 
 
 def group_of(name: str | None) -> int:
-    """Return the group called *name*, or the daemon's own; ConfigError if there is none."""
-    try:
-        return os.getegid() if name is None else grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise ConfigError(f"group: {name!r}: no such group: make it, or name another") from None
+    """Return the group called *name*, which the configuration has found, or the daemon's own."""
+    return os.getegid() if name is None else grp.getgrnam(name).gr_gid
 
 
 def taken_over(passed: dict[int, str]) -> socket.socket:

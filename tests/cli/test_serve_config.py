@@ -36,11 +36,16 @@ def test_configuration_is_read(tmp_path: Path) -> None:
             r"file: line 2: limits.restores: is no number from 1 on \(0\)",
         ),
         ("limits.restores = true", r"file: line 1: limits.restores: is no number .*\(True\)"),
-        ('limits = {"regions" = 1.0}', r"file: limits.regions: is no number from 1 on \(1.0\)"),
+        ('limits = {"regions" = 1.0}', r"file: line 1: limits.regions: is no number .*\(1.0\)"),
+        ("limits . regions = 0", "file: line 1: limits.regions: is no number"),
+        ("[limits.regions]", r"file: line 1: limits.regions: is no number from 1 on \({}\)"),
+        ("# regions = 1\n[limits]\nregions = 0", "file: line 3: limits.regions: is no number"),
+        ("[limits]\nsessions = 1\nsessions = 2\n", r"file: .*\(at line 3, column 13\)"),
+        ('\ngroup = "no-such"', "file: line 2: group: 'no-such': no such group: make it"),
     ],
 )
 def test_wrong_configuration_is_refused(text: str, message: str) -> None:
-    """An error names the file, the key and the line where it stands at the head of one."""
+    """An error names the file, the line and the key."""
     with pytest.raises(ConfigError, match=f"^{message}"):
         Reader("file", text).read()
 
