@@ -233,7 +233,7 @@ def add(
     """Serve a process from now on, which the images call by its pid."""
     page_map = checkpoint.page_map(process.pid)
     restore.add(
-        str(process.pid),
+        f"{restore.name}/{process.pid}",
         process.fd,
         page_map,
         [sources[file.fd] for file in page_map.sources],

@@ -330,7 +330,8 @@ def name_of(restore: Restore | None) -> str:
 
 def log_statistics(restore: Restore) -> list[str]:
     """Log what was done for *restore*, as a table; return its lines."""
-    rows = [(session.name, session.counters) for session in restore.sessions]
+    prefix = f"{restore.name}/"  # which the heading has
+    rows = [(session.name.removeprefix(prefix), session.counters) for session in restore.sessions]
     lines = [f"{restore.name}: statistics", *report(rows)] if rows else []
     for line in lines:
         log.info("%s", line)

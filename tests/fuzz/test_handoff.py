@@ -103,6 +103,8 @@ class Taken:
     """In the place of a restore and its checkpoint: closes what it is given, and remembers whose
     it was."""
 
+    name = "restore 1"
+
     def __init__(self) -> None:
         self.tasks = [Task(number, 0, (), zombie) for number, zombie in PROCESSES.items()]
         self.names: list[str] = []
@@ -124,7 +126,7 @@ class Taken:
         image_pid: int,
     ) -> None:
         """Take a process over: *fd* can be served, and both descriptors are ours."""
-        criu.vet(fd, int(name))
+        criu.vet(fd, image_pid)
         os.close(fd)
         if pidfd is not None:
             os.close(pidfd)
@@ -203,6 +205,6 @@ def test_any_hand_off_is_taken_or_refused_and_leaves_no_descriptor(
         assert script != RIGHT
     else:
         assert is_right(script)
-        assert sorted(taken.names) == ["7", "8"]
+        assert sorted(taken.names) == ["restore 1/7", "restore 1/8"]
         assert taken.released
     assert nr_fds() == before

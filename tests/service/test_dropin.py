@@ -100,7 +100,7 @@ def test_table_is_in_a_log_of_level_3(stage: Stage) -> None:
     log = (stage.work / "lazy.log").read_text()
     for line in daemon.stdout().splitlines():
         assert line in log
-    assert "process 7: drained" in log
+    assert "process restore 1/7: drained" in log
     assert daemon.log == ""
 
 
@@ -116,7 +116,7 @@ def test_background_daemon_serves_and_ends(stage: Stage) -> None:
     assert files == ["/dev/null"] * 3
     stage.released().check(7, NR_PAGES)
     wait_until(lambda: is_over(pid), lambda: "end of the daemon")
-    assert "process 7: drained" in (stage.work / "lazy.log").read_text()
+    assert "process restore 1/7: drained" in (stage.work / "lazy.log").read_text()
 
 
 def is_over(pid: int) -> bool:
@@ -231,3 +231,15 @@ def test_interrupt_before_anybody_can_connect_is_quiet(stage: Stage) -> None:
     assert daemon.status() == b""
     assert daemon.wait() == -signal.SIGINT
     assert daemon.log == ""
+
+
+def test_restores_are_told_apart_in_the_log(stage: Stage) -> None:
+    """Of two processes that have one pid, as they are of one checkpoint, each has a name."""
+    daemon = stage.daemon("-v", "-o", "lazy.log")
+    first, second = stage.half_done(), stage.half_done()
+    for restorer in (first, second):
+        restorer.do("word", "close")
+    assert daemon.wait() == 0
+    log = (stage.work / "lazy.log").read_text()
+    for number in (1, 2):
+        assert f"process restore {number}/7: drained" in log

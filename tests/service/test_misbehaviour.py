@@ -88,7 +88,7 @@ def test_restore_that_is_killed_before_the_final_word_has_failed(stage: Stage) -
     assert daemon.errors == [
         "restore 1: hand-off: the restore closed the connection before it had finished"
     ]
-    assert "process 7: gone" in daemon.log
+    assert "process restore 1/7: gone" in daemon.log
 
 
 def test_processes_that_outlive_their_failed_restore_are_served_for_a_while(stage: Stage) -> None:
@@ -100,7 +100,10 @@ def test_processes_that_outlive_their_failed_restore_are_served_for_a_while(stag
     assert daemon.wait() == 1
     _, given_up, lost = daemon.errors
     assert given_up == "restore 1: its processes live on without a restore, giving them up"
-    assert lost == f"process 7: {NR_PAGES - 1} pages are lost: it reads zeros there from now on"
+    assert (
+        lost
+        == f"process restore 1/7: {NR_PAGES - 1} pages are lost: it reads zeros there from now on"
+    )
 
 
 def test_slow_client_keeps_nobody_waiting(stage: Stage) -> None:

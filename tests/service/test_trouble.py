@@ -20,7 +20,7 @@ def test_process_that_is_killed_wants_nothing_more(stage: Stage) -> None:
     daemon.wait_for_log("cannot be filled ahead")
     restorer.kill()
     assert daemon.wait() == 0
-    assert "process 7: gone" in daemon.log
+    assert "process restore 1/7: gone" in daemon.log
 
 
 def test_lost_page_is_waited_for_and_never_zero(stage: Stage) -> None:
@@ -48,7 +48,7 @@ def test_lost_page_is_named(stage: Stage) -> None:
     restorer.begin_read(7, 20)
     daemon.wait_for_log("\n")
     assert daemon.errors == [
-        f"process 7: page {page_addr(7, 20):#x} is waited for and cannot be filled:"
+        f"process restore 1/7: page {page_addr(7, 20):#x} is waited for and cannot be filled:"
         f" pages-7.img at offset {20 * PAGE_SIZE}: the file ends before it:"
         " put the whole file back in place; it is tried again every 10 seconds"
     ]
