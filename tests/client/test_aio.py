@@ -14,10 +14,10 @@ from lazypagesd.client import Pace, Refused, Region
 from lazypagesd.client.aio import Restore
 from lazypagesd.client.messages import REGIONS_MAX
 from tests.client.test_restore import regions
-from tests.service.daemon import DEADLINE_S
+from tests.service.daemon import DEADLINE_S, NO_GRACE
 from tests.service.restorer import write_checkpoint
 from tests.service.serving import PAGE_SIZE
-from tests.service.test_serve import BASE, NO_GRACE, Restored, Stage, stage
+from tests.service.stage import BASE, Restored, Stage, stage
 from tests.support.victim import victim_program
 
 __all__ = ["stage", "victim_program"]

@@ -12,7 +12,7 @@ import pytest
 
 from lazypagesd.client import channel
 from tests.client.channel_process import DEEDS, SIZE, reserve
-from tests.service.test_serve import Stage, stage
+from tests.service.stage import Stage, stage
 from tests.support.victim import confine, victim_program
 
 __all__ = ["confine", "stage", "victim_program"]

@@ -15,7 +15,7 @@ import pytest
 from lazypagesd.kernel.channel import Api
 from lazypagesd.proto import handoff_pb2 as pb
 from tests.service.serving import PAGE_SIZE, Client, regions_of, session
-from tests.service.test_serve import BASE, RUNS, Stage
+from tests.service.stage import BASE, RUNS, Stage
 from tests.support.image import Image, wrong_pages
 from tests.support.victim import Family, Victim
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lazypagesd.proto import handoff_pb2 as pb
+from tests.service.daemon import LONG_GRACE
 from tests.service.restorer import Restorer, page_addr, page_bytes, write_checkpoint
 from tests.service.serving import (
     FINISHED,
@@ -31,8 +32,6 @@ BASE = 0x100000000000
 NR_PAGES = 256
 PID = 7
 
-# Nobody is given up whose test is still at it.
-LONG_GRACE = {"lazypagesd.service.restores.FAILED_GRACE_S": 60.0}
 
 # Who waits for pages in each process, each beginning somewhere else.
 NR_THREADS = 4

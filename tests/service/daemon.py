@@ -36,6 +36,8 @@ OFTEN = {
 }
 # A failed restore's processes are given up almost at once.
 NO_GRACE = {"lazypagesd.service.restores.FAILED_GRACE_S": 0.2}
+# Nothing but the end of its processes ends a restore that has failed.
+LONG_GRACE = {"lazypagesd.service.restores.FAILED_GRACE_S": 60.0}
 
 
 def command_with(times: Mapping[str, float]) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from lazypagesd.proto import handoff_pb2 as pb
+from tests.service.daemon import NO_GRACE
 from tests.service.serving import (
     FINISHED,
     PAGE_SIZE,
@@ -20,7 +21,7 @@ from tests.service.serving import (
     regions_of,
     session,
 )
-from tests.service.test_serve import BASE, NO_GRACE, Stage, handed_over, stage
+from tests.service.stage import BASE, Stage, handed_over, stage
 from tests.support.victim import victim_program
 
 __all__ = ["stage", "victim_program"]

@@ -12,7 +12,7 @@ from lazypagesd.kernel.channel import UNKNOWN, Api, request
 from lazypagesd.proto import handoff_pb2 as pb
 from tests.kernel.test_channel import V1_ANSWER, V2_ANSWER
 from tests.service.channelled import ChannelStage, at, channels
-from tests.service.daemon import wait_until
+from tests.service.daemon import NO_GRACE, wait_until
 from tests.service.restorer import page_addr, page_bytes, write_checkpoint
 from tests.service.serving import (
     FINISHED,
@@ -25,7 +25,7 @@ from tests.service.serving import (
     regions_of,
     session,
 )
-from tests.service.test_serve import NO_GRACE, handed_over
+from tests.service.stage import handed_over
 from tests.support.image import wrong_pages
 from tests.support.victim import confine, victim_program
 

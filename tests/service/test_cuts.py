@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lazypagesd.proto import handoff_pb2 as pb
-from tests.service.daemon import wait_until
+from tests.service.daemon import LONG_GRACE, wait_until
 from tests.service.serving import (
     FINISHED,
     PROGRESS,
@@ -22,15 +22,13 @@ from tests.service.serving import (
     regions_of,
     session,
 )
-from tests.service.test_serve import Restored, Stage, handed_over, stage
+from tests.service.stage import Restored, Stage, handed_over, stage
 from tests.support.victim import victim_program
 
 __all__ = ["stage", "victim_program"]
 
 pytestmark = pytest.mark.uffd
 
-# Nothing but the end of its processes ends a restore that has failed.
-LONG_GRACE = {"lazypagesd.service.restores.FAILED_GRACE_S": 60.0}
 
 NAMES = "open", "add_session", "add_regions", "finished", "progress", "release"
 NUMBERS = range(len(NAMES))

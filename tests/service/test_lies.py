@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 from lazypagesd.proto import handoff_pb2 as pb
-from tests.service.daemon import DEADLINE_S, OFTEN, wait_until
+from tests.service.daemon import DEADLINE_S, LONG_GRACE, NO_GRACE, OFTEN, wait_until
 from tests.service.serving import (
     FINISHED,
     PAGE_SIZE,
@@ -23,7 +23,7 @@ from tests.service.serving import (
     regions_of,
     session,
 )
-from tests.service.test_serve import BASE, NO_GRACE, Restored, Stage, handed_over, stage
+from tests.service.stage import BASE, Restored, Stage, handed_over, stage
 from tests.support.image import Image
 from tests.support.victim import victim_program
 
@@ -31,7 +31,6 @@ __all__ = ["stage", "victim_program"]
 
 pytestmark = pytest.mark.uffd
 
-LONG_GRACE = {"lazypagesd.service.restores.FAILED_GRACE_S": 60.0}
 NO_PATIENCE = {"lazypagesd.service.native_handoff.LIST_TIMEOUT_S": 0.1}
 NR_CONNECTIONS = 1000
 NR_ALLOWED = 32

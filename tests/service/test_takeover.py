@@ -12,7 +12,7 @@ import pytest
 
 from lazypagesd.proto import handoff_pb2 as pb
 from lazypagesd.service.custody import KEEPER_ROOM
-from tests.service.daemon import wait_until
+from tests.service.daemon import NO_GRACE, wait_until
 from tests.service.manager import Manager
 from tests.service.serving import (
     FINISHED,
@@ -24,7 +24,7 @@ from tests.service.serving import (
     regions_of,
     session,
 )
-from tests.service.test_serve import BASE, NO_GRACE, Restored, Stage
+from tests.service.stage import BASE, Restored, Stage
 from tests.support.victim import victim_program
 
 __all__ = ["victim_program"]

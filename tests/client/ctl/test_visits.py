@@ -12,7 +12,7 @@ from lazypagesd.client import Pace, Region, Restore
 from lazypagesd.client.ctl.main import main
 from tests.service.daemon import DEADLINE_S, NO_GRACE
 from tests.service.serving import PAGE_SIZE, Server
-from tests.service.test_serve import Restored, Stage, stage
+from tests.service.stage import Restored, Stage, stage
 from tests.support.victim import victim_program
 
 __all__ = ["stage", "victim_program"]
