@@ -15,7 +15,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
-from lazypagesd.client.ctl.waiting import PAGE_SIZE, has_begun, nr_done, waiting_text
+from lazypagesd.client.ctl.progress import PAGE_SIZE, has_begun, nr_done, waiting_text
 from lazypagesd.client.restore import Progress
 
 
