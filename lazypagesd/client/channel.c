@@ -1,7 +1,7 @@
 /*
  * channel.c: opening a channel, its lock, and fork().  See channel.h.
  */
-#define _GNU_SOURCE
+#define _GNU_SOURCE 1 /* like -D_GNU_SOURCE, which a program may have */
 #include "channel_internal.h"
 
 #include <errno.h>

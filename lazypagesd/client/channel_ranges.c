@@ -1,7 +1,7 @@
 /*
  * channel_ranges.c: registering memory, and the calls that change its mappings.
  */
-#define _GNU_SOURCE
+#define _GNU_SOURCE 1 /* like -D_GNU_SOURCE, which a program may have */
 #include "channel_internal.h"
 
 #include <errno.h>
