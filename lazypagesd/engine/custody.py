@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+from lazypagesd.keeper import Keeper
+
 
 class Custody(Protocol):
     """Keeps descriptors for the daemon that comes next, which finds them under their numbers."""
+
+    @property
+    def keeper(self) -> Keeper | None:
+        """The process that has them, too; without one, nothing is kept."""
 
     def keep(self, fds: Iterable[int]) -> None:
         """Return when *fds* will outlive this process.
@@ -27,6 +33,8 @@ class Custody(Protocol):
 
 class NoCustody:
     """The custody of a daemon whose descriptors end with it."""
+
+    keeper = None
 
     def keep(self, fds: Iterable[int]) -> None:
         """Do nothing."""

@@ -48,17 +48,26 @@ class Keeper:
         self._pointer.nr_environment = len(variables)
         self._pointer.nr_quick = int(environment.get(QUICK_DEATHS, "0"))
 
-    def start(self, taken_over_fd: int | None = None) -> int:
-        """Start it, to end with the daemon until it is armed; return its pid, of a child that need
-        not be waited for.
+    def start(self, taken_over_fd: int | None = None) -> None:
+        """Start it, to end with the daemon until it is armed.
 
         *taken_over_fd* is where the keeper that has started us waits for us to take over.
         """
         self._shared.taken_over_fd = -1 if taken_over_fd is None else taken_over_fd
+        self._start()
+
+    def start_again(self) -> None:
+        """Start another one in the place of one that has ended."""
+        os.close(self.pidfd)
+        os.waitpid(self._pid, 0)
+        self._start()
+
+    def _start(self) -> None:
         pid = lib.lpd_keeper_start(self._pointer)
         if pid < 0:
             raise OSError(-pid, f"the keeper cannot be started: {os.strerror(-pid)}")
-        return pid
+        self._pid = pid
+        self.pidfd = os.pidfd_open(pid)  # readable when it has ended
 
     def tell_taken_over(self) -> None:
         """Tell the keeper that has started us, if one has, that all is in our hands, and in those

@@ -53,7 +53,7 @@ class KeeperCustody:
 
     def __init__(self, keeper: Keeper) -> None:
         """Rely on *keeper*, which has been started."""
-        self._keeper = keeper
+        self.keeper = keeper
 
     def keep(self, fds: Iterable[int]) -> None:
         """Do nothing."""
@@ -63,11 +63,11 @@ class KeeperCustody:
 
     def arm(self) -> None:
         """Let the keeper do its work if the daemon dies."""
-        self._keeper.arm()
+        self.keeper.arm()
 
     def release(self) -> None:
         """Let the keeper end with the daemon."""
-        self._keeper.release()
+        self.keeper.release()
 
 
 class ManagerCustody:
@@ -79,7 +79,7 @@ class ManagerCustody:
         """Store at most *capacity* descriptors, of which *held* are there already; the *keeper*
         stores what the daemon has yet to store when it dies.  Takes ownership of *sock*."""
         self._socket = sock
-        self._keeper = keeper
+        self.keeper = keeper
         self._capacity = capacity
         self._held = set(held)
 
@@ -106,11 +106,11 @@ class ManagerCustody:
 
     def arm(self) -> None:
         """Let the keeper do its work if the daemon dies."""
-        self._keeper.arm()
+        self.keeper.arm()
 
     def release(self) -> None:
         """Let the keeper end with the daemon."""
-        self._keeper.release()
+        self.keeper.release()
 
     def _barrier(self) -> None:
         readable, writable = os.pipe2(os.O_CLOEXEC)

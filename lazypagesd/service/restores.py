@@ -21,6 +21,7 @@ from lazypagesd.engine.restore import Restore
 from lazypagesd.engine.restore_record import RestoreRecord, fds_of
 from lazypagesd.engine.statistics import report
 from lazypagesd.errors import LazyPagesError
+from lazypagesd.keeper import Keeper
 from lazypagesd.service.acceptor import Acceptor
 from lazypagesd.service.estate import Estate, LeftRestore
 from lazypagesd.service.logs import STDOUT_FD
@@ -116,6 +117,8 @@ class Restores:
             acceptor = Acceptor(listener, accept, shared=shared)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._terminate, number, acceptor, group)
+            loop.add_signal_handler(signal.SIGUSR2, self._leave)
+            self._watch_keeper()
             for left in (estate or Estate()).restores.values():
                 self._take_over(group, left)
             for connection in connections:
@@ -272,6 +275,18 @@ class Restores:
             restore.abandon()
             await restore.wait_ended()
 
+    # ---- the keeper ----
+
+    def _watch_keeper(self) -> None:
+        if (keeper := self.custody.keeper) is not None:
+            asyncio.get_running_loop().add_reader(keeper.pidfd, self._replace_keeper, keeper)
+
+    def _replace_keeper(self, keeper: Keeper) -> None:
+        asyncio.get_running_loop().remove_reader(keeper.pidfd)
+        log.error("the keeper has died, starting another")
+        keeper.start_again()
+        self._watch_keeper()
+
     # ---- signals ----
 
     def _terminate(self, number: int, acceptor: Acceptor, group: asyncio.TaskGroup) -> None:
@@ -303,6 +318,14 @@ class Restores:
         # Whoever is lazy would never finish.
         for restore in served:
             restore.set_pace(EAGER)
+
+    def _leave(self) -> None:
+        if self.custody.keeper is None:
+            log.warning("SIGUSR2: without a keeper all would be lost, ignoring")
+            return
+        log.warning("SIGUSR2: leaving everything to the next daemon")
+        # Nothing is tidied up, or that would be the end of it.
+        os._exit(0)
 
     def _die(self, number: int) -> NoReturn:
         for restore in self._restores.values():

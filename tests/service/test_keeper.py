@@ -121,3 +121,41 @@ def test_log_and_pidfile_go_on(stage: Stage) -> None:
         wait_until(lambda: "ended" in log.read_text(), lambda: log.read_text())
     finally:
         restorer.kill()
+
+
+def test_keeper_that_is_killed_is_replaced(stage: Stage) -> None:
+    """A daemon without its keeper gets another one, which does its work as well."""
+    daemon = start(stage, "--drain", "lazy")
+    restorer = stage.released()
+    assert restorer.read(7, 3) == "right"
+    [keeper] = keepers(daemon)
+    os.kill(keeper, signal.SIGKILL)
+    daemon.wait_for_log("the keeper has died, starting another")
+    wait_until(lambda: len(keepers(daemon)) == 1, lambda: "another keeper")
+    assert keepers(daemon) != [keeper]
+    kill_and_wait(daemon)
+    restorer.check(7, NR_PAGES)
+    wait_until(lambda: not members(daemon.process.pid), lambda: f"their end: {daemon.log}")
+
+
+def test_daemon_may_leave_everything_to_the_next(stage: Stage) -> None:
+    """SIGUSR2 ends the daemon at once, and loses nothing: so it is upgraded in place."""
+    daemon = start(stage, "--drain", "lazy")
+    restorer = stage.released()
+    assert restorer.read(7, 3) == "right"
+    daemon.send(signal.SIGUSR2)
+    assert daemon.wait() == 0
+    restorer.check(7, NR_PAGES)
+    wait_until(lambda: not members(daemon.process.pid), lambda: f"their end: {daemon.log}")
+    assert daemon.log.count("taken over") == 1
+
+
+def test_daemon_without_a_keeper_does_not_leave(stage: Stage) -> None:
+    """Where nobody would go on, SIGUSR2 is told of and does nothing."""
+    daemon = stage.daemon("--drain", "lazy")
+    restorer = stage.released()
+    assert restorer.read(7, 3) == "right"
+    daemon.send(signal.SIGUSR2)
+    daemon.wait_for_log("SIGUSR2: without a keeper all would be lost, ignoring")
+    restorer.check(7, NR_PAGES)
+    assert daemon.wait() == 0
