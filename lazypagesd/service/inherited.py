@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from lazypagesd.errors import SessionError
 from lazypagesd.kernel import fdpass
 
+MAX_STANDARD = 2
+
 
 def take(passed: Mapping[int, str]) -> tuple[dict[int, str], set[int]]:
     """Put what was left where it was; return the sockets to listen at, by name, and the numbers.
@@ -20,6 +22,7 @@ def take(passed: Mapping[int, str]) -> tuple[dict[int, str], set[int]]:
     Sockets have names that are no numbers, and make room.  Nothing else may be open under a number
     that was left: call it before anything is opened.  Raises SessionError.
     """
+    open_standard()
     left = {fd: int(name) for fd, name in passed.items() if name.isdecimal()}
     above = max([*passed, *left.values()], default=0) + 1
     # All of them first: one may be where another one was.
@@ -37,6 +40,13 @@ def take(passed: Mapping[int, str]) -> tuple[dict[int, str], set[int]]:
         os.close(copy)
         taken.add(number)
     return {copy: passed[fd] for fd, copy in aside if fd not in left}, taken
+
+
+def open_standard() -> None:
+    """See that 0, 1 and 2 are in use, as they are in every daemon that comes next."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= MAX_STANDARD:
+        pass
+    os.close(fd)
 
 
 def is_open(fd: int) -> bool:
