@@ -92,11 +92,16 @@ class ManagerCustody:
                 f"the service manager keeps at most {self._capacity} descriptors for us:"
                 " wait, or raise FileDescriptorStoreMax="
             )
-        for fd in new:
-            message = f"FDSTORE=1\nFDNAME={fd}\nFDPOLL=0".encode()
-            socket.send_fds(self._socket, [message], [fd])
-        self._barrier()
         self._held |= new
+        try:
+            for fd in new:
+                message = f"FDSTORE=1\nFDNAME={fd}\nFDPOLL=0".encode()
+                socket.send_fds(self._socket, [message], [fd])
+            self._barrier()
+        except (SessionError, OSError):
+            # Whoever gave them closes them, and another one may get the number.
+            self.drop(new)
+            raise
 
     def drop(self, fds: Iterable[int]) -> None:
         """Take *fds* out of the store."""

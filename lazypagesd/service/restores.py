@@ -142,7 +142,12 @@ class Restores:
         record.number = next(self._numbers)
         record.name = f"restore {record.number}" + (f" ({record.name})" if record.name else "")
         self.custody.keep(fds_of(record))
-        restore = self._add(record, RestoreRecord.create(record, self.custody))
+        try:
+            kept = RestoreRecord.create(record, self.custody)
+        except (LazyPagesError, OSError):
+            self.custody.drop(fds_of(record))
+            raise
+        restore = self._add(record, kept)
         log.info("%s: begun by user %d", restore.name, restore.owner)
         return restore
 
@@ -208,8 +213,10 @@ class Restores:
     async def _serve_and_close(self, handoff: Handoff) -> None:
         with contextlib.closing(handoff):
             await self._serve_one(handoff)
+            if handoff.restore is not None:
+                # Before its files are closed, whose numbers may soon be others'.
+                handoff.restore.let_go()
         if handoff.restore is not None:
-            handoff.restore.let_go()
             log.info("%s: ended", handoff.restore.name)
             if self._stays:
                 del self._restores[handoff.restore.number]
