@@ -22,7 +22,7 @@ from lazypagesd.engine.restore_record import RestoreRecord, fds_of
 from lazypagesd.engine.statistics import report
 from lazypagesd.errors import LazyPagesError
 from lazypagesd.keeper import Keeper
-from lazypagesd.service.acceptor import Acceptor
+from lazypagesd.service.acceptor import RETRY_S, Acceptor
 from lazypagesd.service.estate import Estate, LeftRestore
 from lazypagesd.service.logs import STDOUT_FD
 from lazypagesd.service.session_log import SessionLog, log_lost
@@ -190,7 +190,21 @@ class Restores:
 
     def _accept(self, group: asyncio.TaskGroup, connection: socket.socket) -> None:
         connection.setblocking(False)
-        self._start(group, self._hand_off(connection, self))
+        try:
+            self._start(group, self._hand_off(connection, self))
+        except OSError as error:
+            # No descriptor is left, say: as if it could not even be accepted.
+            log.error(
+                "a further restore waits, for it cannot be begun: %s;"
+                " it is tried again every %g seconds",
+                error.strerror,
+                RETRY_S,
+            )
+            self._add_task(group.create_task(self._accept_later(group, connection)))
+
+    async def _accept_later(self, group: asyncio.TaskGroup, connection: socket.socket) -> None:
+        await asyncio.sleep(RETRY_S)
+        self._accept(group, connection)
 
     def _start(self, group: asyncio.TaskGroup, handoff: Handoff) -> None:
         self.custody.arm()
@@ -198,7 +212,9 @@ class Restores:
         self._handing_over.add(handoff)
         if self._stopping:
             handoff.stop()
-        task = group.create_task(self._serve_and_close(handoff))
+        self._add_task(group.create_task(self._serve_and_close(handoff)))
+
+    def _add_task(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
 

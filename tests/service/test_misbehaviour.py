@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from pathlib import Path
 
 import pytest
 
@@ -168,6 +169,30 @@ def test_no_descriptor_left_for_a_further_restore_harms_nobody(stage: Stage) -> 
     resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (hard, hard))
     further.take_over(7, NR_PAGES)
     for restorer in (served, further):
+        restorer.do("word", "close")
+        restorer.check(7, NR_PAGES)
+    assert daemon.wait() == 0
+
+
+@pytest.mark.parametrize("nr_left", [1, 2, 3])
+def test_few_descriptors_left_for_a_further_restore_harm_nobody(
+    stage: Stage, nr_left: int
+) -> None:
+    """One that can be accepted, and cannot be begun, waits as well."""
+    daemon = stage.daemon()
+    served = stage.half_done()
+    assert served.read(7, 0) == "right"
+    _, hard = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
+    open_fds = [int(path.name) for path in Path(f"/proc/{daemon.process.pid}/fd").iterdir()]
+    limit = max(open_fds) + 1 + nr_left
+    resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (limit, hard))
+    further = [stage.restorer("connect") for _ in range(4)]
+    daemon.wait_for_log("Too many open files")
+    assert served.read(7, 1) == "right"
+    resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (hard, hard))
+    for restorer in further:
+        restorer.take_over(7, NR_PAGES)
+    for restorer in (served, *further):
         restorer.do("word", "close")
         restorer.check(7, NR_PAGES)
     assert daemon.wait() == 0
