@@ -78,6 +78,10 @@ class Engine:
         """Stop serving *session*: what is missing then, the kernel gives its process as zeros."""
         self._let_go(session, End.ABANDONED)
 
+    def is_turning(self) -> bool:
+        """Whether every worker has taken a turn since this was last called."""
+        return all([worker.has_turned() for worker in self.workers])
+
     async def stop(self) -> None:
         """Abandon what is still being served, and end the workers."""
         while self.sessions:

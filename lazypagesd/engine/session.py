@@ -87,6 +87,11 @@ class Session:
         return self.final or Counters.read(self.state.pointer)
 
     @property
+    def slowest_ns(self) -> int:
+        """How long the fault took that took longest."""
+        return int(self.state.pointer.counters.latency_max_ns)
+
+    @property
     def wants_retry(self) -> bool:
         """Whether faults are held, or the drain has come to where it cannot go on."""
         return bool(self.pointer.stuck or self.state.pointer.counters.held)

@@ -35,6 +35,7 @@ class Worker:
         for i in range(lib.LPD_NR_READS):
             self.pointer.reads[i].bytes = self._memory["reads"] + i * lib.LPD_READ_SIZE
         self._threads: list[threading.Thread] = []
+        self._nr_turns = -1
 
     def start(self) -> None:
         """Open its descriptors and start its threads."""
@@ -85,6 +86,15 @@ class Worker:
             del self.sessions[session.pointer]
             session.worker = None
         return reports, detached
+
+    def has_turned(self) -> bool:
+        """Whether it has taken a turn since this was last called, which asks for one.
+
+        Its readers are not asked: who waits for a dead network file system holds nobody up.
+        """
+        before, self._nr_turns = self._nr_turns, int(self.pointer.nr_turns)
+        os.eventfd_write(self.pointer.inbox_fd, 1)
+        return self._nr_turns != before
 
     def stop(self) -> None:
         """End its threads and close its descriptors.  Every session must have been let go of."""

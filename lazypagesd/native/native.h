@@ -506,6 +506,7 @@ struct lpd_worker {
 	struct lpd_session *inbox;
 	struct lpd_session *reports;
 	uint32_t stop;
+	uint64_t nr_turns; /* of the loop: who is woken and takes none, hangs */
 
 	/* The worker's own. */
 	struct lpd_session *active; /* whose turn it is, in a ring */

@@ -336,6 +336,7 @@ int lpd_worker_run(struct lpd_worker *worker)
 		int n = epoll_wait(worker->epoll_fd, ready, MAX_READY,
 				   sleep_ms(worker));
 
+		LPD_COUNT(worker->nr_turns, 1);
 		if (n < 0 && errno != EINTR)
 			return -errno;
 		for (int i = 0; i < n; i++) {
