@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -38,4 +39,5 @@ def read_options(words: Sequence[str], environment: Mapping[str, str]) -> ServeO
         verbosity=WARNINGS + given.verbose,
         config=read_config(given.config),
         keeper=not given.no_keeper,
+        reread=functools.partial(read_config, given.config),
     )

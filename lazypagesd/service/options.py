@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,9 +67,10 @@ class ServeConfig:
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """The options of ``lazypagesd serve``."""
+    """The options of ``lazypagesd serve``; *reread* returns the configuration as it is now."""
 
     runtime_dir: Path
     verbosity: int = WARNINGS
     config: ServeConfig = ServeConfig()
     keeper: bool = True
+    reread: Callable[[], ServeConfig] = ServeConfig

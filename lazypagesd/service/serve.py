@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import functools
 import grp
 import logging
 import os
@@ -18,7 +17,7 @@ from lazypagesd.engine.restore import Restore
 from lazypagesd.errors import ConfigError
 from lazypagesd.handoff import native
 from lazypagesd.kernel import fdpass
-from lazypagesd.service import systemd
+from lazypagesd.service import reload, systemd
 from lazypagesd.service.admission import Admission
 from lazypagesd.service.dropin import raise_descriptor_limit, stop_interrupting
 from lazypagesd.service.estate import left_connection, left_listener
@@ -45,10 +44,14 @@ def run(options: ServeOptions) -> int:
     gid = group_of(options.config.group)
     inheritance = Inheritance.take(os.environ)
     custody = keep(os.environ, inheritance, wanted=options.keeper)
-    handoffs = Handoffs(Admission(options.config.limits, gid))
+    admission = Admission(options.config.limits, gid)
+    handoffs = Handoffs(admission)
     restores = Restores(handoffs.begin, resume=handoffs.resume, custody=custody, stays=True)
 
-    ready = functools.partial(systemd.notify, os.environ, "READY=1")
+    def ready() -> None:
+        reload.at_signal(options.reread, admission)
+        systemd.notify(os.environ, "READY=1")
+
     with listening(options.runtime_dir, gid, inheritance) as listener:
         listener.setblocking(False)
         connections = inheritance.connections(listener)

@@ -30,6 +30,15 @@ def test_runtime_directory(words: list[str], environment: dict[str, str], direct
     assert read_options(words, environment).runtime_dir == Path(directory)
 
 
+def test_configuration_can_be_read_again(tmp_path: Path) -> None:
+    """What the file says later is what rereading returns."""
+    path = tmp_path / "config"
+    path.write_text("[limits]\nrestores = 1\n")
+    options = read_options(["--config", str(path)], {})
+    path.write_text("[limits]\nrestores = 2\n")
+    assert (options.config.limits.restores, options.reread().limits.restores) == (1, 2)
+
+
 def test_verbosity() -> None:
     """Each v logs more."""
     assert read_options(["-v"], {}).verbosity == INFORMATION
