@@ -22,6 +22,7 @@ from lazypagesd.engine.restore_record import RestoreRecord, fds_of
 from lazypagesd.engine.statistics import report
 from lazypagesd.errors import LazyPagesError
 from lazypagesd.keeper import Keeper
+from lazypagesd.service import status
 from lazypagesd.service.acceptor import RETRY_S, Acceptor
 from lazypagesd.service.estate import Estate, LeftRestore
 from lazypagesd.service.logs import STDOUT_FD
@@ -112,7 +113,10 @@ class Restores:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(log_unexpected)
         self._engine.start()
-        async with asyncio.TaskGroup() as group:
+        async with (
+            asyncio.TaskGroup() as group,
+            status.telling(self._engine, self._restores.values()),
+        ):
             accept = functools.partial(self._accept, group)
             acceptor = Acceptor(listener, accept, shared=shared)
             for number in (signal.SIGTERM, signal.SIGINT):

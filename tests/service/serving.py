@@ -45,8 +45,9 @@ class Server:
                     },
                 )
             self._wait_ready(notified)
-        # The socket that said so is closed a moment later; the listener and asyncio's pair stay.
-        wait_until(lambda: self.nr_sockets() == 3, lambda: f"3 sockets of {self.fds()}")
+        # The socket that said so is closed a moment later; the listener stays, asyncio's pair, and
+        # what its status is told through.
+        wait_until(lambda: self.nr_sockets() == 4, lambda: f"4 sockets of {self.fds()}")
 
     def _wait_ready(self, notified: socket.socket) -> None:
         try:
