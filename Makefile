@@ -9,9 +9,11 @@ SECONDS ?= 3600
 # Of `make fuzz`, beside the seconds.
 TARGET ?= images
 TORTURE_ARGS ?=
+# Of `make install`: see systemd/install.sh.
+export DESTDIR PREFIX
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap test lint torture fuzz zdtm demo clean
+.PHONY: help bootstrap test lint torture fuzz zdtm demo install uninstall clean
 
 help:
 	@echo 'make test    run every test; PYTEST_ARGS="-k word" runs some'
@@ -20,6 +22,8 @@ help:
 	@echo 'make fuzz    look for input that breaks a TARGET=images, for SECONDS=3600'
 	@echo 'make zdtm    run the tests of CRIU with either daemon; ZDTM_ARGS="--flavors h" runs some'
 	@echo 'make demo    show a restore that is served page by page'
+	@echo 'make install put the program and its units below DESTDIR and PREFIX=/usr/local; see docs/howto/install.md'
+	@echo 'make uninstall remove them'
 	@echo 'make clean   remove what the others made'
 
 bootstrap:
@@ -44,6 +48,9 @@ zdtm: bootstrap
 
 demo: bootstrap
 	@$(PYTHON) -m lazypagesd.demo
+
+install uninstall:
+	@systemd/install.sh $@
 
 clean:
 	rm -rf .venv .build build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
