@@ -42,6 +42,8 @@ install_packages() {
 	has_python_headers || missing+=(python3-dev)
 	has_venv || missing+=(python3-venv)
 	has_sanitizers || missing+=(gcc)
+	[[ -x /lib/systemd/systemd ]] || missing+=(systemd)
+	pkg-config --exists libsystemd 2>/dev/null || missing+=(libsystemd-dev pkg-config)
 	command -v runc >/dev/null || missing+=(runc)
 	command -v runsc >/dev/null || missing+=(runsc)
 	((${#missing[@]})) || return 0
