@@ -16,6 +16,7 @@ import os
 import sys
 from typing import TextIO
 
+from lazypagesd.service import journal
 from lazypagesd.service.options import (
     ERRORS_ONLY,
     EVERYTHING,
@@ -42,11 +43,14 @@ def start_log(*, verbosity: int, file: str | None = None, anew: bool = True) -> 
     """Send what lazypagesd logs to *file*, made *anew* or gone on with, or to stderr; return its
     descriptor.
 
+    Where stderr is the journal's, it gets the messages with their fields.
+
     The log that was open before is closed.  A *file* that cannot be opened raises OSError, and
     leaves that log alone.
     """
     handler = _handler(file, anew=anew)
-    handler.setFormatter(_Formatter(timestamps=verbosity >= INFORMATION))
+    if isinstance(handler, _Handler):
+        handler.setFormatter(_Formatter(timestamps=verbosity >= INFORMATION))
     logger = logging.getLogger("lazypagesd")
     stop_log()
     logger.addHandler(handler)
@@ -70,7 +74,7 @@ def stop_log() -> None:
     """Close the log that start_log() opened; without one, do nothing."""
     logger = logging.getLogger("lazypagesd")
     for handler in list(logger.handlers):
-        if isinstance(handler, _Handler):
+        if isinstance(handler, _Handler | journal.JournalHandler):
             logger.removeHandler(handler)
             handler.close()
 
@@ -107,9 +111,9 @@ class _Formatter(logging.Formatter):
         return stamp + PREFIXES.get(record.levelno, "") + super().format(record)
 
 
-def _handler(file: str | None, *, anew: bool) -> _Handler:
+def _handler(file: str | None, *, anew: bool) -> _Handler | journal.JournalHandler:
     if file is None:
-        return _Handler(sys.stderr, STDERR_FD)
+        return journal.handler_of(os.environ) or _Handler(sys.stderr, STDERR_FD)
     if file == "-":
         return _Handler(sys.stdout, STDOUT_FD)
     flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | (os.O_TRUNC if anew else 0)

@@ -25,6 +25,7 @@ from lazypagesd.keeper import Keeper
 from lazypagesd.service import status
 from lazypagesd.service.acceptor import RETRY_S, Acceptor
 from lazypagesd.service.estate import Estate, LeftRestore
+from lazypagesd.service.journal import MessageId
 from lazypagesd.service.logs import STDOUT_FD
 from lazypagesd.service.session_log import SessionLog, log_lost
 
@@ -152,14 +153,16 @@ class Restores:
             self.custody.drop(fds_of(record))
             raise
         restore = self._add(record, kept)
-        log.info("%s: begun by user %d", restore.name, restore.owner)
+        log.info(
+            "%s: begun by user %d", restore.name, restore.owner, extra={"RESTORE": restore.number}
+        )
         return restore
 
     def _add(self, message: record_pb2.Restore, record: RestoreRecord) -> Restore:
         restore = Restore(
             message.name,
             self._engine,
-            SessionLog(),
+            SessionLog(message.number),
             Pace(message.pace),
             number=message.number,
             owner=message.owner,
@@ -180,6 +183,7 @@ class Restores:
             restore.name,
             len(left.sessions),
             restore.nr_missing,
+            extra={"RESTORE": restore.number, "MESSAGE_ID": MessageId.TAKEN_OVER},
         )
         self._start(group, self._resume(restore, self))
 
@@ -237,9 +241,10 @@ class Restores:
                 # Before its files are closed, whose numbers may soon be others'.
                 handoff.restore.let_go()
         if handoff.restore is not None:
-            log.info("%s: ended", handoff.restore.name)
+            number = handoff.restore.number
+            log.info("%s: ended", handoff.restore.name, extra={"RESTORE": number})
             if self._stays:
-                del self._restores[handoff.restore.number]
+                del self._restores[number]
                 log_statistics(handoff.restore)
 
     async def _serve_one(self, handoff: Handoff) -> None:
@@ -270,7 +275,8 @@ class Restores:
         if self._stopping and not (restore and restore.released):
             await self._end_unfinished(handoff)
         else:
-            log.error("%s: %s", name_of(restore), error)
+            extra = {"RESTORE": restore.number} if restore else {}
+            log.error("%s: %s", name_of(restore), error, extra=extra)
             await self._end_failed(handoff)
 
     async def _end_unfinished(self, handoff: Handoff) -> None:
@@ -357,7 +363,7 @@ class Restores:
     def _die(self, number: int) -> NoReturn:
         for restore in self._restores.values():
             for session in restore.live if restore.released else ():
-                log_lost(session, session.state.nr_missing)
+                log_lost(session, session.state.nr_missing, restore=restore.number)
         self.custody.release()
         # As the signal would have, had it not been caught: that is what the exit status then says.
         signal.signal(number, signal.SIG_DFL)

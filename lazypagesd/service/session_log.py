@@ -7,6 +7,7 @@ import logging
 
 from lazypagesd.engine.engine import RETRY_INTERVAL_S
 from lazypagesd.engine.session import End, Session, Trouble
+from lazypagesd.service.journal import MessageId
 
 log = logging.getLogger(__name__)
 
@@ -14,14 +15,16 @@ log = logging.getLogger(__name__)
 class SessionLog:
     """A restore's observer, who logs."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        """Prepare to log of the restore of that number."""
+        self._restore = number
         self._told: set[tuple[str, str | None, int | None]] = set()
 
     def session_ended(self, session: Session) -> None:
         """Log how, and what is lost."""
-        log.info("process %s: %s", session.name, session.end)
+        log.info("process %s: %s", session.name, session.end, extra=self._fields(session))
         if session.end is End.ABANDONED:
-            log_lost(session, session.counters.nr_missing)
+            log_lost(session, session.counters.nr_missing, restore=self._restore)
 
     def session_in_trouble(self, session: Session, trouble: Trouble) -> None:
         """Log which page it is, where its bytes should be, and who waits."""
@@ -40,21 +43,35 @@ class SessionLog:
             where,
             reason(trouble.error),
             RETRY_INTERVAL_S,
+            extra=self._fields(session, MESSAGE_ID=MessageId.PAGE_UNAVAILABLE),
         )
 
     def fork_delayed(self, session: Session, error: Exception) -> None:
         """Log that a parent and its child wait."""
         reason = getattr(error, "strerror", None) or error
-        log.error("process %s: has forked, and waits with its child: %s", session.name, reason)
+        log.error(
+            "process %s: has forked, and waits with its child: %s",
+            session.name,
+            reason,
+            extra=self._fields(session, MESSAGE_ID=MessageId.FORK_DELAYED),
+        )
+
+    def _fields(self, session: Session, **others: str) -> dict[str, object]:
+        return {"RESTORE": self._restore, "SESSION": session.name, **others}
 
 
-def log_lost(session: Session, nr_missing: int) -> None:
+def log_lost(session: Session, nr_missing: int, *, restore: int) -> None:
     """Log that *nr_missing* pages of *session* will never be filled."""
     if nr_missing:
         log.error(
             "process %s: %d pages are lost: it reads zeros there from now on",
             session.name,
             nr_missing,
+            extra={
+                "RESTORE": restore,
+                "SESSION": session.name,
+                "MESSAGE_ID": MessageId.PAGES_LOST,
+            },
         )
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from lazypagesd.client import Pace, Refused
 from lazypagesd.images.mm import PAGE_SIZE
+from lazypagesd.service.journal import MessageId
 from tests.service.daemon import wait_until
 from tests.service.stage import BASE, Stage
 from tests.support.image import wrong_pages
@@ -196,6 +197,34 @@ def test_reload_keeps_limits_that_are_wrong_out(bed: Bed) -> None:
     bed.wait_for_log("not reloaded, the limits are as before: /etc/lazypagesd.toml: ")
     with pytest.raises(Refused, match="1 restores are being served"):
         bed.restore()
+
+
+def test_journal_has_fields(bed: Bed, stage: Stage) -> None:
+    """What is logged of a restore is found by its number, and a page that cannot be had by the
+    message's id, with the process that waits for it."""
+    bed.listen()
+    restored = stage.restored()
+    restore = bed.hand_over(restored)
+    os.truncate(restored.image.path, 0)
+    restore.finished()
+    bed.wait_for_log("cannot be filled")
+    begun, *others = bed.entries(f"RESTORE={restore.id}")
+    assert begun["MESSAGE"] == "restore 1: begun by user 0"
+    assert (begun["PRIORITY"], begun["_SYSTEMD_UNIT"]) == ("6", SERVICE)
+    assert others
+    [trouble] = bed.entries(f"MESSAGE_ID={MessageId.PAGE_UNAVAILABLE}")
+    assert (trouble["PRIORITY"], trouble["SESSION"]) == ("3", "restore 1/0")
+    assert "put the whole file back" in trouble["MESSAGE"]
+
+
+def test_next_daemon_says_what_it_took_over(bed: Bed, stage: Stage) -> None:
+    """That a daemon died shows in the journal, restore by restore."""
+    bed.listen()
+    restore = bed.hand_over(stage.restored())
+    os.kill(bed.daemon_pid(), signal.SIGKILL)
+    restore.progress()
+    [entry] = bed.entries(f"MESSAGE_ID={MessageId.TAKEN_OVER}")
+    assert (entry["RESTORE"], entry["PRIORITY"]) == (str(restore.id), "4")
 
 
 def test_signal_that_ends_it_is_survived(bed: Bed, stage: Stage) -> None:
