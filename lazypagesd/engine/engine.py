@@ -11,10 +11,13 @@ from lazypagesd.engine.pace import Backoff
 from lazypagesd.engine.session import End, Session
 from lazypagesd.engine.worker import Worker
 from lazypagesd.errors import SessionError
-from lazypagesd.kernel import uffd
+from lazypagesd.kernel import locking, uffd
 from lazypagesd.native import lib
 
 log = logging.getLogger(__name__)
+
+# Their code answers faults; a page of a file is what a machine without memory drops first.
+HOT_LIBRARIES = "_native.", "libc.so", "libc-"
 
 # How often sessions are asked whether their address space still exists, and the machine whether
 # it suffers.
@@ -52,6 +55,7 @@ class Engine:
     def start(self) -> None:
         """Start the workers, and listen to them."""
         loop = asyncio.get_running_loop()
+        locking.keep_code(*HOT_LIBRARIES)
         for worker in self.workers:
             worker.start()
             loop.add_reader(worker.report_fd, self._take_reports, worker)

@@ -34,3 +34,8 @@ class Memory:
         """Unmap them."""
         lib.lpd_memory_unmap(self.pointer, self.size)
         self.pointer = ffi.NULL
+
+
+def address_of(memory: CData) -> int:
+    """Return where *memory*, a pointer or an array, begins."""
+    return int(ffi.cast("uintptr_t", memory))

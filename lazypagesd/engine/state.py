@@ -6,11 +6,12 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from lazypagesd.engine.memory import Memory
+from lazypagesd.engine.memory import Memory, address_of
 from lazypagesd.engine.pace import Pace
 from lazypagesd.engine.pb import record_pb2
 from lazypagesd.engine.record import Record, size_for
 from lazypagesd.errors import SessionError
+from lazypagesd.kernel import locking
 from lazypagesd.native import ffi, lib
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class State:
         self._memory = Memory(fd)
         self.record = Record(self._memory.view(size))
         self.pointer: CData = ffi.cast("struct lpd_state *", self._memory.pointer)
+        # The worker sets bits in it, and reads regions, while somebody waits for a page.
+        locking.keep(address_of(self.pointer), size)
 
     @classmethod
     def create(

@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lazypagesd.engine.memory import address_of
 from lazypagesd.engine.session import Session
+from lazypagesd.kernel import locking
 from lazypagesd.native import ffi, lib
 
 if TYPE_CHECKING:
@@ -38,7 +40,9 @@ class Worker:
         self._nr_turns = -1
 
     def start(self) -> None:
-        """Open its descriptors and start its threads."""
+        """Open its descriptors and start its threads; its memory stays, where that is allowed."""
+        for buffer in self._memory.values():
+            locking.keep(address_of(buffer), ffi.sizeof(buffer))
         if code := lib.lpd_worker_init(self.pointer):
             raise OSError(-code, f"worker {self.number}: {os.strerror(-code)}")
         self._spawn("worker", lib.lpd_worker_run)

@@ -12,6 +12,7 @@ import pytest
 
 from lazypagesd.client import Pace, Refused
 from lazypagesd.images.mm import PAGE_SIZE
+from lazypagesd.native import lib
 from lazypagesd.service.journal import MessageId
 from tests.service.daemon import wait_until
 from tests.service.stage import BASE, Stage
@@ -49,6 +50,28 @@ def test_daemon_is_powerless(bed: Bed) -> None:
     assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb")} == {0}
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
     assert (process / "ns/net").readlink() != Path("/proc/self/ns/net").readlink()
+
+
+def test_what_answers_faults_stays_in_memory(bed: Bed, stage: Stage) -> None:
+    """The workers' buffers, the code that they run and a session's state are locked, without
+    any capability, within the unit's limit."""
+    bed.run("systemctl", "start", SERVICE)
+    process = bed.daemon_pid()
+    before = locked_bytes(process)
+    buffers = lib.LPD_STAGING_SIZE + lib.LPD_NR_READS * lib.LPD_READ_SIZE
+    assert before > buffers * len(os.sched_getaffinity(0))
+    bed.hand_over(stage.restored())
+    assert locked_bytes(process) > before
+
+
+def locked_bytes(pid: int) -> int:
+    """Return how much of its memory a process keeps."""
+    [line] = [
+        line
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("VmLck:")
+    ]
+    return int(line.split()[1]) * 1024
 
 
 def test_unit_is_rated_safe(bed: Bed) -> None:
