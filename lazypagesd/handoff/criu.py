@@ -217,7 +217,7 @@ async def receive(
                 assert checkpoint is not None, "its processes are those that come"
                 add(process, checkpoint, sources, restore)
             note(protocol, restore)
-            if fdpass.consume(connection, message) != 1 and process is not None:
+            if fdpass.consume(connection, message) not in (1, None) and process is not None:
                 raise HandoffError(
                     f"hand-off: the descriptor of pid {process.pid} came beside other bytes"
                 )

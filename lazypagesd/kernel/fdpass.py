@@ -29,13 +29,15 @@ MAX_FDS = 253
 class Message:
     """What one recvmsg() brought.
 
-    Owns *fds* and *pidfd* until they are taken; close() closes what is left.
+    Owns *fds* and *pidfd* until they are taken; close() closes what is left.  *truncated* says
+    that there was no number for one of them.
     """
 
     data: bytes
     fds: list[int] = field(default_factory=list)
     pid: int | None = None
     pidfd: int | None = None
+    truncated: bool = False
 
     def take_fd(self) -> int | None:
         """Hand over the first descriptor, or None."""
@@ -110,19 +112,19 @@ def peek(sock: socket.socket, size: int) -> Message:
     return _receive(sock, size, socket.MSG_CMSG_CLOEXEC | socket.MSG_PEEK)
 
 
-def consume(sock: socket.socket, message: Message) -> int:
+def consume(sock: socket.socket, message: Message) -> int | None:
     """Take from *sock* what peek() has brought as *message*; return how many descriptors came
-    with it."""
+    with it, or None where there was no number left for one of them."""
     taken = receive(sock, max(len(message.data), 1))
-    nr_fds = len(taken.fds)
+    nr_fds = None if taken.truncated else len(taken.fds)
     taken.close()
     return nr_fds
 
 
 def _receive(sock: socket.socket, size: int, flags: int) -> Message:
     space = socket.CMSG_SPACE(MAX_FDS * 4) + socket.CMSG_SPACE(UCRED.size) + socket.CMSG_SPACE(4)
-    data, ancillary, _flags, _address = sock.recvmsg(size, space, flags)
-    message = Message(data)
+    data, ancillary, received, _address = sock.recvmsg(size, space, flags)
+    message = Message(data, truncated=bool(received & socket.MSG_CTRUNC))
     for level, kind, payload in ancillary:
         if level != socket.SOL_SOCKET:
             continue
