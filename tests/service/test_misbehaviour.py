@@ -186,7 +186,8 @@ def test_few_descriptors_left_for_a_further_restore_harm_nobody(
     open_fds = [int(path.name) for path in Path(f"/proc/{daemon.process.pid}/fd").iterdir()]
     limit = max(open_fds) + 1 + nr_left
     resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (limit, hard))
-    further = [stage.restorer("connect") for _ in range(4)]
+    # More than there are numbers, gaps among those that are in use included.
+    further = [stage.restorer("connect") for _ in range(12)]
     daemon.wait_for_log("Too many open files")
     assert served.read(7, 1) == "right"
     resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (hard, hard))
