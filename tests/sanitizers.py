@@ -73,14 +73,20 @@ def build_sanitized(sanitizers: str, directory: Path) -> Interpreter:
     """
     copy_package(directory)
     interpreter = sanitized_interpreter(sanitizers, directory)
-    command = [sys.executable, "-c", "import setuptools; setuptools.setup()"]
-    environment = {"LAZYPAGESD_SANITIZE": sanitizers}
-    run([*command, "-q", "build_ext", "--inplace"], directory, environment)
-    (built,) = (directory / "lazypagesd/native").glob("_native*.so")
+    built = build(interpreter, {"LAZYPAGESD_SANITIZE": sanitizers})
     symbols = run(["nm", "-D", "--undefined-only", built], directory, {})
     assert all(trace in symbols for trace in TRACES[sanitizers]), symbols
-    assert interpreter.run("-c", WHERE_NATIVE_IS).strip() == str(built)
     return interpreter
+
+
+def build(interpreter: Interpreter, environment: Mapping[str, str]) -> Path:
+    """Build the copy that *interpreter* loads, with *environment*; return its data plane."""
+    command = [sys.executable, "-c", "import setuptools; setuptools.setup()"]
+    directory = interpreter.directory
+    run([*command, "-q", "build_ext", "--inplace"], directory, environment)
+    (built,) = (directory / "lazypagesd/native").glob("_native*.so")
+    assert interpreter.run("-c", WHERE_NATIVE_IS).strip() == str(built)
+    return built
 
 
 def sanitized_interpreter(sanitizers: str, directory: Path) -> Interpreter:

@@ -33,6 +33,8 @@ static int64_t copy(struct lpd_session *session, uint64_t addr,
 	do {
 		rc = session->protocol->copy(session->fd, addr, bytes, len);
 	} while (rc == -EAGAIN && lpd_session_insists(session));
+	if (rc > 0)
+		lpd_crash_point("copied");
 	return rc;
 }
 
@@ -44,6 +46,8 @@ static int64_t zeropage(struct lpd_session *session, uint64_t addr)
 		rc = session->protocol->zeropage(session->fd, addr,
 						 LPD_PAGE_SIZE);
 	} while (rc == -EAGAIN && lpd_session_insists(session));
+	if (rc > 0)
+		lpd_crash_point("zeroed");
 	return rc;
 }
 

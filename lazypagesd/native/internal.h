@@ -66,6 +66,17 @@ void lpd_state_set_commit(struct lpd_state *state, struct lpd_commit commit);
 uint64_t lpd_bits_set(struct lpd_state *state, uint64_t first, uint64_t n);
 
 /* ------------------------------------------------------------------------
+ * Where a daemon that is tested may die: crash.c
+ */
+
+#ifdef LPD_CRASH_POINTS
+/* Die here, if this is the point and the moment that were chosen. */
+void lpd_crash_point(const char *name);
+#else
+#define lpd_crash_point(name) ((void)0)
+#endif
+
+/* ------------------------------------------------------------------------
  * What is left behind in the state for whoever takes it over: takeover.c
  */
 

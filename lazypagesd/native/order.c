@@ -48,8 +48,10 @@ static void insert(uint16_t *order, unsigned int to, unsigned int from)
 {
 	uint16_t event = order[from];
 
-	for (unsigned int i = from; i > to; i--)
+	for (unsigned int i = from; i > to; i--) {
 		order[i] = order[i - 1];
+		lpd_crash_point("reordered");
+	}
 	order[to] = event;
 }
 

@@ -205,6 +205,7 @@ uint64_t lpd_state_remap(struct lpd_state *state, uint64_t from, uint64_t to,
 		uint64_t low = lpd_min(from, to), high = lpd_max(from, to);
 		uint64_t length = append(table, 0, old, n, 0, low, 0);
 
+		lpd_crash_point("half-moved");
 		/* The moved block takes the place of what was at `to`. */
 		if (low == to)
 			length = append(table, length, old, n, from, from + len,
@@ -214,6 +215,7 @@ uint64_t lpd_state_remap(struct lpd_state *state, uint64_t from, uint64_t to,
 			length = append(table, length, old, n, from, from + len,
 					to - from);
 		length = append(table, length, old, n, high + len, ~0ull, 0);
+		lpd_crash_point("moved");
 		commit.nr_regions = length;
 		commit.table = !commit.table;
 	}

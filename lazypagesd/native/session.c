@@ -68,6 +68,7 @@ static int read_messages(struct lpd_session *session)
 					nr_max);
 	if (n < 0)
 		return n == -EAGAIN ? 0 : n;
+	lpd_crash_point("read");
 	if (!first)
 		session->read_ns = lpd_now_ns();
 	session->nr_messages += n;
@@ -109,6 +110,7 @@ static void begin_fork(struct lpd_session *session, int child_fd)
 	LPD_COUNT(session->state->counters.events_fork, 1);
 	session->paused = 1;
 	__atomic_store_n(&session->child_fd, child_fd, __ATOMIC_RELAXED);
+	lpd_crash_point("forked");
 	lpd_session_report(session, LPD_STATUS_FORKED);
 }
 
@@ -140,12 +142,14 @@ static void apply_event(struct lpd_session *session,
 	case LPD_MESSAGE_REMOVE:
 		dropped = lpd_state_mark(state, message->range.start,
 					 message->range.end);
+		lpd_crash_point("removed");
 		LPD_COUNT(counters->events_remove, 1);
 		set_cursor(state, cursor);
 		break;
 	case LPD_MESSAGE_UNMAP:
 		dropped = lpd_state_unmap(state, message->range.start,
 					  message->range.end);
+		lpd_crash_point("unmapped");
 		LPD_COUNT(counters->events_unmap, 1);
 		set_cursor(state, cursor);
 		break;
@@ -170,7 +174,9 @@ static bool apply_events(struct lpd_session *session)
 		struct lpd_message message =
 			lpd_session_message(session, session->state->order[i]);
 
+		lpd_crash_point("event");
 		apply_event(session, &message, i + 1);
+		lpd_crash_point("counted");
 		if (session->paused) {
 			/* The FORK itself is not done with. */
 			set_cursor(session->state, i);
@@ -326,8 +332,10 @@ static enum lpd_outcome gather(struct lpd_session *session)
 		session->nr_events = 0;
 		return LPD_AGAIN;
 	}
-	if (session->nr_events)
+	if (session->nr_events) {
 		lpd_state_keep_arrangement(session->state, session->nr_events);
+		lpd_crash_point("arranged");
+	}
 	return LPD_FILLED;
 }
 
@@ -361,6 +369,7 @@ void lpd_session_resume(struct lpd_session *session)
 {
 	struct lpd_commit commit = lpd_state_commit(session->state);
 
+	lpd_crash_point("resumed");
 	session->paused = 0;
 	set_cursor(session->state, commit.cursor + 1);
 	session->must_read = 1;

@@ -74,6 +74,7 @@ void lpd_state_take_over(struct lpd_state *state)
 	struct lpd_commit commit = lpd_state_commit(state);
 
 	state->nr_missing = count_missing(state);
+	lpd_crash_point("taking-over");
 	if (state->nr_arranged) {
 		state->nr_arranged = mend_order(state, commit.cursor);
 		return;
@@ -108,9 +109,11 @@ void lpd_state_clear_messages(struct lpd_state *state, unsigned int nr_messages,
 	for (unsigned int i = nr_messages; i-- > 0;) {
 		memset(state->messages + i * message_size, 0, message_size);
 		__atomic_signal_fence(__ATOMIC_SEQ_CST);
+		lpd_crash_point("clearing");
 	}
 	/* With no message left, a cursor without arrangement means nothing. */
 	__atomic_store_n(&state->nr_arranged, 0, __ATOMIC_RELEASE);
+	lpd_crash_point("cleared");
 
 	struct lpd_commit commit = lpd_state_commit(state);
 	commit.cursor = 0;

@@ -24,6 +24,8 @@ from tests.service.daemon import KEEPER, kill_group, members
 SOURCES = Path(__file__).parent
 DEFAULT = Interpreter()
 PID = 77  # in the image, which knows nothing of the processes that run
+# Made by a daemon that is about to kill itself.
+CRASHED = "crashed"
 SPARE_S = 60.0  # for start and end; a process finds out itself when it hangs
 FAULTS = re.compile(r"([0-9]+) faults served")
 RESULT = re.compile(r"([0-9]+) operations, ([0-9]+) forks, ([0-9]+) pages checked")
@@ -34,7 +36,9 @@ class Settings:
     """What a round is like, apart from its seed; *operations* are main.c's.
 
     *nr_workers* are those of an engine alone; with 0 it is the drop-in, which has its own, and
-    may be killed *nr_kills* times while the round lasts: its keeper starts another.
+    may be killed *nr_kills* times while the round lasts: its keeper starts another.  One that is
+    built with crash points (native/crash.c) kills itself at *crash*, if there is one.  It drains
+    at *pace*, of ``--drain``.
     """
 
     seconds: float = 1.5
@@ -45,6 +49,8 @@ class Settings:
     cold: bool = False
     nr_workers: int = 0
     nr_kills: int = 0
+    crash: str = ""
+    pace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,7 @@ def run_round(
     images, work = directory / "images", directory / "work"
     write_round_images(program, images, seed, settings)
     work.mkdir()
+    interpreter = crashing(interpreter, directory, settings)
     command = interpreter.command("-m", *daemon_arguments(settings), "-D", images, "-W", work)
     daemon = start_daemon(command, interpreter, directory / "daemon.out")
     processes: list[subprocess.Popen[str]] = []
@@ -114,6 +121,17 @@ def run_round(
     log = work / "daemon.log"
     nr_takeovers = log.read_text().count("taken over") if log.exists() else 0
     return replace(judge(seed, processes, outputs, code, printed), nr_takeovers=nr_takeovers)
+
+
+def crashing(interpreter: Interpreter, directory: Path, settings: Settings) -> Interpreter:
+    """Return *interpreter* with what lets the daemon die where the settings say."""
+    if not settings.crash:
+        return interpreter
+    chosen = {
+        "LAZYPAGESD_CRASH": settings.crash,
+        "LAZYPAGESD_CRASH_ONCE": str(directory / CRASHED),
+    }
+    return replace(interpreter, environment={**interpreter.environment, **chosen})
 
 
 @contextmanager
@@ -143,7 +161,7 @@ def killing(daemon: subprocess.Popen[str], seed: int, settings: Settings) -> Ite
 def end_of(daemon: subprocess.Popen[str], settings: Settings) -> int:
     """Wait for the end of the daemon, or of the last that has come after it; return an exit code
     if it is the first one's own."""
-    if not settings.nr_kills:
+    if not (settings.nr_kills or settings.crash):
         return daemon.wait(SPARE_S)
     end = time.monotonic() + SPARE_S
     while members(daemon.pid):
@@ -184,7 +202,8 @@ def write_round_images(program: Path, images: Path, seed: int, settings: Setting
 def daemon_arguments(settings: Settings) -> list[str]:
     """Return the module that serves a round, and how."""
     if not settings.nr_workers:
-        return ["lazypagesd", "lazy-pages", "-v4", "-o", "daemon.log"]
+        pace = ["--drain", settings.pace] if settings.pace else []
+        return ["lazypagesd", "lazy-pages", "-v4", "-o", "daemon.log", *pace]
     numbers = {
         "--workers": settings.nr_workers,
         "--processes": settings.nr_processes,
