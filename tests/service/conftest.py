@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -36,10 +36,17 @@ class Stage:
         times: Mapping[str, float] | None = None,
         stdout: int = subprocess.PIPE,
         keeper: bool = False,
+        command: Sequence[str] | None = None,
     ) -> Daemon:
         """Start the daemon, whatever becomes of it."""
         daemon = Daemon(
-            self.images, self.work, *options, times=times, stdout=stdout, keeper=keeper
+            self.images,
+            self.work,
+            *options,
+            times=times,
+            stdout=stdout,
+            keeper=keeper,
+            command=command,
         )
         self._cleanup.callback(daemon.close)
         return daemon

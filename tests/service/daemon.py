@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 DEADLINE_S = 20.0
@@ -59,11 +59,12 @@ class Daemon:
         times: Mapping[str, float] | None = None,
         stdout: int = subprocess.PIPE,
         keeper: bool = False,
+        command: Sequence[str] | None = None,
     ) -> None:
         self.work = work
         self._log = work / "stderr"
         self._status_fd, write_fd = os.pipe()
-        command = [*command_with(times or {}), "--no-default-config", "lazy-pages"]
+        command = [*(command or command_with(times or {})), "--no-default-config", "lazy-pages"]
         command += ["-D", str(images), "-W", str(work)]
         # It would go on with what a test kills.
         command += [] if keeper else ["--no-keeper"]

@@ -3,6 +3,7 @@ to the daemon that it starts next."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -10,11 +11,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lazypagesd.kernel import fdpass
-from tests.service.daemon import DEADLINE_S, command_with, wait_until
+from lazypagesd.proto import handoff_pb2 as pb
+from tests.service.daemon import DEADLINE_S, command_with, members, wait_until
 from tests.service.serving import Client
 
 FIRST_FD = 3
@@ -97,14 +99,7 @@ class Manager:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(DEADLINE_S)
         # As systemd waits until nobody is left in the service's cgroup: its keeper is.
-        wait_until(lambda: not self._group_lives(), lambda: "the keeper to end")
-
-    def _group_lives(self) -> bool:
-        try:
-            os.killpg(self.process.pid, 0)
-        except ProcessLookupError:
-            return False
-        return True
+        wait_until(lambda: not members(self.process.pid), lambda: "the keeper to end")
 
     def restart(self) -> None:
         """Start the next one, and wait until it is ready."""
@@ -117,6 +112,29 @@ class Manager:
         """Do both."""
         self.kill()
         self.restart()
+
+    @contextlib.contextmanager
+    def following(self) -> Iterator[None]:
+        """Start the next daemon whenever one dies, until the block ends."""
+        over = threading.Event()
+
+        def follow() -> None:
+            while True:
+                self.process.wait()
+                wait_until(lambda: not members(self.process.pid), lambda: "the keeper to end")
+                if over.is_set():
+                    return
+                self._settle()
+                self.process = self._spawn()
+
+        thread = threading.Thread(target=follow)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            self.process.kill()
+            thread.join()
 
     # ---- what it tells ----
 
@@ -192,3 +210,35 @@ class Manager:
         self._listener.close()
         fdpass.close_all(self.stored.values())
         print(self.log)
+
+
+class Numbered:
+    """A client whose requests have numbers, and that skips answers that come again."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.nr_sent = 0
+
+    def close(self) -> None:
+        """Leave."""
+        self.client.close()
+
+    def send(self, request: pb.Request, *fds: int) -> None:
+        """Send a request, under the next number."""
+        self.nr_sent += 1
+        numbered = pb.Request(number=self.nr_sent)
+        numbered.MergeFrom(request)
+        self.client.send(numbered, *fds)
+
+    def answer(self) -> pb.Answer:
+        """Return the answer to it."""
+        while (answer := self.client.answer()).number not in (0, self.nr_sent):
+            pass
+        return answer
+
+    def do(self, request: pb.Request, *fds: int) -> pb.Answer:
+        """Send a request, which is carried out."""
+        self.send(request, *fds)
+        answer = self.answer()
+        assert answer.accepted, answer
+        return answer

@@ -13,13 +13,12 @@ import pytest
 from lazypagesd.proto import handoff_pb2 as pb
 from lazypagesd.service.custody import KEEPER_ROOM
 from tests.service.daemon import NO_GRACE, wait_until
-from tests.service.manager import Manager
+from tests.service.manager import Manager, Numbered
 from tests.service.serving import (
     FINISHED,
     PAGE_SIZE,
     PROGRESS,
     RELEASE,
-    Client,
     opening,
     regions_of,
     session,
@@ -32,34 +31,6 @@ __all__ = ["victim_program"]
 pytestmark = pytest.mark.uffd
 
 LAZY = pb.Pace(kind=pb.Pace.LAZY)
-
-
-class Numbered:
-    """A client whose requests have numbers, and that skips answers that come again."""
-
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self.nr_sent = 0
-
-    def close(self) -> None:
-        self.client.close()
-
-    def send(self, request: pb.Request, *fds: int) -> None:
-        self.nr_sent += 1
-        numbered = pb.Request(number=self.nr_sent)
-        numbered.MergeFrom(request)
-        self.client.send(numbered, *fds)
-
-    def answer(self) -> pb.Answer:
-        while (answer := self.client.answer()).number not in (0, self.nr_sent):
-            pass
-        return answer
-
-    def do(self, request: pb.Request, *fds: int) -> pb.Answer:
-        self.send(request, *fds)
-        answer = self.answer()
-        assert answer.accepted, answer
-        return answer
 
 
 class Scene:
