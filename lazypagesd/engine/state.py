@@ -30,7 +30,10 @@ def memory_of(nr_regions: int, nr_pages: int) -> int:
 
 
 def left_size(fd: int) -> int:
-    """Return the size that the head of a state in *fd* claims; SessionError if that cannot be."""
+    """Return the size that the head of a state in *fd* claims, which is 0 before there is a head;
+    SessionError if that cannot be."""
+    if not any(os.pread(fd, SIZE_OFFSET + 8, 0)):
+        return 0
     claimed = int.from_bytes(os.pread(fd, 8, SIZE_OFFSET), sys.byteorder)
     if not ffi.sizeof("struct lpd_state") <= claimed <= os.fstat(fd).st_size:
         raise SessionError(f"its state is broken (of {claimed} bytes)")
@@ -86,12 +89,18 @@ class State:
         return state
 
     @classmethod
-    def take_over(cls, fd: int) -> State:
+    def take_over(cls, fd: int) -> State | None:
         """Map a state that another daemon has left, and make it one to begin with.
 
-        Takes ownership of *fd*, unless it raises: SessionError if the state is broken.
+        None if there is no record in it, which is written last: it had not come to be.  Takes
+        ownership of *fd*, unless it is so, or it raises: SessionError if the state is broken.
         """
-        state = cls(fd, left_size(fd))
+        if not (size := left_size(fd)):
+            return None
+        state = cls(fd, size)
+        if state.record.read() is None:
+            state.unmap()
+            return None
         if code := lib.lpd_state_check(state.pointer, state.pointer.size):
             state.unmap()
             raise SessionError(f"its state cannot be taken over ({os.strerror(-code)})")

@@ -117,9 +117,15 @@ def take(
         log.error("%s: %s; who waits for a page of it goes on waiting", name, error)
 
 
+def left_file(fd: int) -> RecordFile | None:
+    """Return the record in *fd*; None if whoever was making it had not got to its size."""
+    return RecordFile(fd) if os.fstat(fd).st_size else None
+
+
 def take_daemon(fd: int, fds: Set[int], estate: Estate) -> None:
     """Add what the daemon needs to begin."""
-    file = RecordFile(fd)
+    if (file := left_file(fd)) is None:
+        return
     message = file.read()
     if message is None:
         file.unmap()
@@ -132,7 +138,8 @@ def take_daemon(fd: int, fds: Set[int], estate: Estate) -> None:
 
 def take_restore(fd: int, fds: Set[int], estate: Estate) -> None:
     """Add a restore to *estate*; one that had not come to be is none."""
-    file = RecordFile(fd)
+    if (file := left_file(fd)) is None:
+        return
     with contextlib.ExitStack() as undo:
         undo.callback(file.unmap)
         if (message := file.read()) is None:
@@ -145,12 +152,11 @@ def take_restore(fd: int, fds: Set[int], estate: Estate) -> None:
 
 def take_session(fd: int, fds: Set[int], estate: Estate) -> None:
     """Add a session to its restore in *estate*; one that had not come to be is none."""
-    state = State.take_over(fd)
+    if (state := State.take_over(fd)) is None:
+        return
     with contextlib.ExitStack() as undo:
         undo.callback(state.unmap)
-        if (message := state.record.read()) is None:
-            return
-        record = record_pb2.Session.FromString(message)
+        record = record_pb2.Session.FromString(state.record.read() or b"")
         refuse_unknown(record)
         if record.fd not in fds:
             raise SessionError(f"process {record.name}: its userfaultfd has been lost")

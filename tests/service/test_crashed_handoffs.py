@@ -33,6 +33,7 @@ COMMON = (
     f"{ENGINE}.restore_record:RestoreRecord.save before 1",
     f"{ENGINE}.restore_record:RestoreRecord.create after 1",
     f"{ENGINE}.restore:Restore.add before 1",
+    f"{ENGINE}.state:State._empty after 1",
     f"{ENGINE}.state:State.create after 1",
     f"{ENGINE}.restore:Restore._keep after 1",
     f"{ENGINE}.restore:Restore._attach after 1",
