@@ -158,5 +158,6 @@ class Session:
         """Close what it owns.  Its worker must have let go of it."""
         self.final = self.counters
         self.close_pidfd()
-        os.close(self.fd)
+        # First what names the descriptor: without it whoever takes over would miss the other.
         self.state.close()
+        os.close(self.fd)

@@ -43,6 +43,7 @@ COMMON = (
     f"{ENGINE}.restore:Restore.release before 1",
     f"{ENGINE}.engine:Engine._close before 1",
     f"{ENGINE}.engine:Engine._close after 1",
+    f"{ENGINE}.state:State.close before 1",
     f"{ENGINE}.state:State.close after 1",
     f"{ENGINE}.restore_record:RestoreRecord.give_up before 1",
     f"{ENGINE}.restore:Restore.let_go before 1",
