@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Mapping
 
@@ -53,6 +54,9 @@ class CriuHandoff:
 
     def hang_up(self) -> None:
         """Close the connection."""
+        with contextlib.suppress(OSError):
+            # So that whoever takes over, and finds it to be nobody's, sees that it is over.
+            self._connection.shutdown(socket.SHUT_RDWR)
         if self.restore.record is not None:
             self.restore.record.give_up("criu_connection")
         self._connection.close()

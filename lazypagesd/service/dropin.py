@@ -89,7 +89,7 @@ def go_on(options: DropinOptions, inheritance: Inheritance, left: record_pb2.Dae
     listener = left_listener(left, socket.SOCK_STREAM)
     with Checkpoint.open(left.images) as checkpoint, listener as sock:
         sock.setblocking(False)
-        connections = inheritance.connections(sock)
+        connections = inheritance.connections(sock, custody)
         inheritance.close_useless(custody)
         restores = restores_of(checkpoint, options.pace, custody)
         serving = restores.serve(

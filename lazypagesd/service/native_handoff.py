@@ -112,6 +112,9 @@ class NativeHandoff:
 
     def hang_up(self) -> None:
         """Close the connection, and CRIU's."""
+        with contextlib.suppress(OSError):
+            # So that whoever takes over, and finds it to be nobody's, sees that it is over.
+            self._connection.shutdown(socket.SHUT_RDWR)
         if self.restore is not None and self.restore.record is not None:
             self.restore.record.give_up("connection")
         self._connection.close()

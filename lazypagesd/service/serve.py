@@ -54,7 +54,7 @@ def run(options: ServeOptions) -> int:
 
     with listening(options.runtime_dir, gid, inheritance) as listener:
         listener.setblocking(False)
-        connections = inheritance.connections(listener)
+        connections = inheritance.connections(listener, custody)
         inheritance.close_useless(custody)
         serving = restores.serve(
             listener,

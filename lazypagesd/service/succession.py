@@ -37,13 +37,15 @@ class Inheritance:
             del sockets[taken_over_fd]
         return cls(sockets, left, taken_over_fd, take_stock(left))
 
-    def connections(self, listener: socket.socket) -> list[socket.socket]:
+    def connections(self, listener: socket.socket, custody: Custody) -> list[socket.socket]:
         """Return connections to *listener* that are nobody's: nothing has been asked there yet.
 
-        The caller owns them.
+        The caller owns them, and *custody* keeps them no more.
         """
-        found = [fd for fd in self.left - self.estate.claims() if is_connected_to(fd, listener)]
+        nobodys = self.left - self.estate.claims()
+        found = [fd for fd in nobodys if is_connected_to(fd, listener) and not is_over(fd)]
         self.left.difference_update(found)
+        custody.drop(found)
         return [socket.socket(fileno=fd) for fd in found]
 
     def close_useless(self, custody: Custody) -> None:
@@ -67,6 +69,17 @@ def is_connected_to(fd: int, listener: socket.socket) -> bool:
             and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
             and sock.getsockname() == listener.getsockname()
         )
+
+
+def is_over(fd: int) -> bool:
+    """Whether either end has closed a connection, and nothing is left to be read from it."""
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        try:
+            return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return True
 
 
 def keep(environment: Mapping[str, str], inheritance: Inheritance, *, wanted: bool) -> Custody:

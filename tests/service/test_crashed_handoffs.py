@@ -46,6 +46,7 @@ COMMON = (
     f"{ENGINE}.state:State.close before 1",
     f"{ENGINE}.state:State.close after 1",
     f"{ENGINE}.restore_record:RestoreRecord.give_up before 1",
+    f"{ENGINE}.restore_record:RestoreRecord.give_up after 1",
     f"{ENGINE}.restore:Restore.let_go before 1",
 )
 NATIVE = (
@@ -122,6 +123,7 @@ MANAGED = (
     f"{SERVICE}.custody:ManagerCustody.drop before 1",
     f"{SERVICE}.custody:ManagerCustody.drop after 1",
     f"{SERVICE}.custody:ManagerCustody.drop after 2",
+    f"{SERVICE}.custody:ManagerCustody.drop before 3",
     f"{ENGINE}.restore:Restore.let_go before 1",
 )
 
