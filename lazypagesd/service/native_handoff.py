@@ -202,23 +202,29 @@ class NativeHandoff:
                 step = await asyncio.to_thread(self._protocol.feed, message)
                 answer = await self._do(step)
                 answer.accepted, answer.number = True, self._protocol.number
-                self._note(answer)
+                finished = step is Step.FINISHED
+                self._note(answer, finished=finished)
             except (LazyPagesError, OSError) as error:
                 reasons = error.reasons if isinstance(error, native.Refused) else [str(error)]
                 self._consume(message)
                 self._send(pb.Answer(refused=native.shorten(reasons)))
                 raise
+            if finished and self.restore is not None:
+                self.restore.release()
             self._consume(message)
             self._send(answer)
         return True
 
-    def _note(self, answer: pb.Answer) -> None:
+    # That a restore is released is noted at once with what has asked for it, which would else be
+    # too late when it is carried out once more.
+    def _note(self, answer: pb.Answer, *, finished: bool) -> None:
         if self.restore is None or self.restore.record is None:
             return
         self._restores.custody.keep(self._protocol.fds)
         record = self.restore.record
         self._protocol.note(record.message.native)
         record.message.native.answer = answer.SerializeToString() if answer.number else b""
+        record.message.released |= finished
         record.save()
 
     async def _do(self, step: native.Outcome) -> pb.Answer:
@@ -239,8 +245,6 @@ class NativeHandoff:
                 self._listen(restore, step)
             case Pace():
                 restore.set_pace(step)
-            case Step.FINISHED:
-                restore.release()
             case Step.ABORT:
                 self._aborted = True
             case Step.PROGRESS:

@@ -41,6 +41,7 @@ COMMON = (
     "lazypagesd.kernel.fdpass:consume after 1",
     "lazypagesd.kernel.fdpass:consume after 2",
     f"{ENGINE}.restore:Restore.release before 1",
+    f"{ENGINE}.restore:Restore.release after 1",
     f"{ENGINE}.engine:Engine._close before 1",
     f"{ENGINE}.engine:Engine._close after 1",
     f"{ENGINE}.state:State.close before 1",
@@ -124,6 +125,7 @@ MANAGED = (
     f"{SERVICE}.custody:ManagerCustody.drop after 1",
     f"{SERVICE}.custody:ManagerCustody.drop after 2",
     f"{SERVICE}.custody:ManagerCustody.drop before 3",
+    f"{ENGINE}.restore:Restore.release after 1",
     f"{ENGINE}.restore:Restore.let_go before 1",
 )
 
