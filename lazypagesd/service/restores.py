@@ -237,6 +237,7 @@ class Restores:
     async def _serve_and_close(self, handoff: Handoff) -> None:
         with contextlib.closing(handoff):
             await self._serve_one(handoff)
+            self._release_if_last()
             if handoff.restore is not None:
                 # Before its files are closed, whose numbers may soon be others'.
                 handoff.restore.let_go()
@@ -246,6 +247,11 @@ class Restores:
             if self._stays:
                 del self._restores[number]
                 log_statistics(handoff.restore)
+
+    def _release_if_last(self) -> None:
+        # Whoever came next would find nothing left, and wait for a restore to come.
+        if len(self._tasks) == 1 and (self._stopping or not self._stays):
+            self.custody.release()
 
     async def _serve_one(self, handoff: Handoff) -> None:
         try:

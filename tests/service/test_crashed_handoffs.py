@@ -49,6 +49,7 @@ COMMON = (
     f"{ENGINE}.restore_record:RestoreRecord.give_up before 1",
     f"{ENGINE}.restore_record:RestoreRecord.give_up after 1",
     f"{ENGINE}.restore:Restore.let_go before 1",
+    f"{ENGINE}.restore:Restore.let_go after 1",
 )
 NATIVE = (
     f"{SERVICE}.native_handoff:NativeHandoff._send before 1",
@@ -127,6 +128,7 @@ MANAGED = (
     f"{SERVICE}.custody:ManagerCustody.drop before 3",
     f"{ENGINE}.restore:Restore.release after 1",
     f"{ENGINE}.restore:Restore.let_go before 1",
+    f"{ENGINE}.restore:Restore.let_go after 1",
 )
 
 
