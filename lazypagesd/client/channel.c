@@ -90,6 +90,7 @@ static void after_fork_in_child(void)
 	close(lpd_channel.fd);
 	lpd_channel.fd = lpd_channel.child_fd;
 	lpd_channel.pid = getpid();
+	lpd_channel.nr_told = 0;
 	/* Whoever had asked was a thread of the parent. */
 	lpd_channel_forget_asked(0, UINTPTR_MAX);
 	if (lpd_channel.fd < 0 || lpd_channel_start_serving() < 0)

@@ -65,8 +65,9 @@ extern struct lpd_channel {
 	bool complete; /* all that was missing is zero, and told so */
 	bool ended;    /* nothing comes any more */
 	uint64_t features;
-	uint32_t lock;   /* futex: 0 free, 1 held, 2 held and waited for */
-	uint32_t filled; /* futex: changes whenever a page may have come */
+	uint64_t nr_told; /* events, which is the number of the last one */
+	uint32_t lock;    /* futex: 0 free, 1 held, 2 held and waited for */
+	uint32_t filled;  /* futex: changes whenever a page may have come */
 	unsigned int nr_ranges;
 	size_t nr_chunks;
 	struct range ranges[MAX_RANGES];
@@ -134,10 +135,10 @@ int lpd_channel_send_packet(const void *bytes, size_t len, int fd);
 
 /*
  * Tell of an event, with at most 3 arguments and fd as above, and take packets
- * until it has been read.  Nothing is told of a type that the other end has
- * not asked for, nor after the end.  The caller holds the lock, and keeps it
- * until the event has taken place; which it must not if this fails, with a
- * negative errno.
+ * until it has been read, by this daemon or the next.  Nothing is told of a
+ * type that the other end has not asked for, nor after the end.  The caller
+ * holds the lock, and keeps it until the event has taken place; which it must
+ * not if this fails, with a negative errno.
  */
 int lpd_channel_tell(unsigned int type, const uint64_t *args,
 		     unsigned int nr_args, int fd);

@@ -132,6 +132,8 @@ void lpd_channel_forget_asked(uintptr_t addr, size_t len)
 
 static bool is_sound(const struct lpd_op *op, size_t nr_bytes)
 {
+	if (op->kind == LPD_OP_READ) /* of an event, not of a range */
+		return !nr_bytes;
 	if ((op->addr | op->len) % PAGE_SIZE || op->addr + op->len < op->addr)
 		return false;
 	return nr_bytes == (op->kind == LPD_OP_COPY ? op->len : 0);
@@ -182,6 +184,12 @@ static void wait_readable(void)
 	poll(&poller, 1, -1);
 }
 
+/* After the last word nobody reads, and nothing is filled. */
+static bool is_over(void)
+{
+	return lpd_channel.ended || lpd_channel.complete;
+}
+
 /* The thread that takes what comes while nobody tells anything. */
 static void *serve(void *arg)
 {
@@ -193,7 +201,7 @@ static void *serve(void *arg)
 		wait_readable();
 		lpd_channel_lock(&mask);
 		take_packet();
-		over = lpd_channel.ended || lpd_channel.complete;
+		over = is_over();
 		lpd_channel_unlock(&mask);
 	}
 	return arg;
@@ -252,25 +260,48 @@ int lpd_channel_send_packet(const void *bytes, size_t len, int fd)
 	return result_of_sending(n);
 }
 
+/*
+ * Whoever was to read the event may have died with it, and the next one wakes
+ * us.  Told it was, so that this must not fail for want of memory.
+ */
+static void tell_again(const struct lpd_v2_message *messages, size_t len,
+		       int fd)
+{
+	while (lpd_channel_send_packet(messages, len, fd) < 0)
+		nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
+}
+
 int lpd_channel_tell(unsigned int type, const uint64_t *args,
 		     unsigned int nr_args, int fd)
 {
-	struct lpd_v2_message messages[3];
+	struct lpd_v2_message messages[4];
+	uint64_t number = 0, kind;
 
-	if (!(lpd_channel.features & LPD_V2_FEATURE(type)) ||
-	    lpd_channel.complete || lpd_channel.ended)
+	if (!(lpd_channel.features & LPD_V2_FEATURE(type)) || is_over())
 		return 0;
 	for (unsigned int i = 0; i < nr_args; i++) {
 		messages[i].type = i ? LPD_V2_ARGUMENT : type;
 		messages[i].arg = args[i];
 	}
-	int rc = lpd_channel_send_packet(messages,
-					 nr_args * sizeof(messages[0]), fd);
+	if (lpd_channel.features & LPD_V2_FEATURE(LPD_V2_ARGUMENT)) {
+		number = ++lpd_channel.nr_told;
+		messages[nr_args].type = LPD_V2_ARGUMENT;
+		messages[nr_args++].arg = number;
+	}
+
+	size_t len = nr_args * sizeof(messages[0]);
+	int rc = lpd_channel_send_packet(messages, len, fd);
 	if (rc)
 		return rc;
-	/* After the last word nobody reads, and nothing is filled. */
-	while (!lpd_channel.ended && !lpd_channel.complete &&
-	       take_packet() != LPD_OP_READ)
+	while (!is_over()) {
+		kind = take_packet();
+		/* That of an earlier event may come twice. */
+		if (kind == LPD_OP_READ && lpd_channel.packet.op.addr == number)
+			break;
+		/* Without a number it would be another event. */
+		if (kind == LPD_OP_WAKE && number)
+			tell_again(messages, len, fd);
 		wait_readable();
+	}
 	return 0;
 }

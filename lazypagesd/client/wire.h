@@ -63,6 +63,11 @@ enum lpd_v2_type {
 /*
  * A packet is one event, or faults; no more than so many messages.  Nothing
  * but the first message of a packet is an event.
+ *
+ * Where there is ARGUMENT, one more behind the event's own has its number: 1,
+ * 2, and so on in each process.  An event may be sent again under its number,
+ * which is done when a WAKE comes before it has been read: who serves may have
+ * died with it.
  */
 enum { LPD_PACKET_MESSAGES = 64 };
 
@@ -73,7 +78,7 @@ enum lpd_op_kind {
 	LPD_OP_WAKE = 2,     /* who waits in the range is to ask anew */
 	LPD_OP_COPY = 3,     /* the range is what follows */
 	LPD_OP_ZEROPAGE = 4, /* the range is zero, where it is missing */
-	LPD_OP_READ = 16,    /* the event has been read: go on */
+	LPD_OP_READ = 16,    /* the event of number addr has been read: go on */
 	LPD_OP_END = 17,     /* the last word: what is missing is zero */
 };
 

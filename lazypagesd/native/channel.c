@@ -7,6 +7,15 @@
  * that has been sent counts as done: packets do not overtake each other, and
  * nothing that changes the mappings can come between.
  *
+ * Who serves may die anywhere, and the next one goes on with the state.  An
+ * event goes through the stack into the state's messages, then its number into
+ * last_event, then READ with that number to the process.  Who dies with it on
+ * the stack loses it: it is sent again upon the WAKE of the next one, as new.
+ * From the messages on it is known; the next one notes it, sends READ before
+ * it fills anything, and lets it take effect before that too.  Whatever comes
+ * twice changes nothing: an event by its number, which is not above the last
+ * one's, and READ by its number, which is not that of the event that waits.
+ *
  * The other end is a process that may be broken or hostile: whatever it sends
  * can harm nobody but itself.
  */
@@ -93,6 +102,8 @@ static int channel_probe(int fd)
 
 /* ---- reading ---- */
 
+#define UNKNOWN_TYPE UINT64_MAX
+
 /* One packet: its length, 0 at the end of the process, or -errno. */
 static int64_t receive(int fd, void *buffer, size_t size, int *ret_child_fd)
 {
@@ -118,31 +129,81 @@ static int64_t receive(int fd, void *buffer, size_t size, int *ret_child_fd)
 	return n < 0 ? -errno : n;
 }
 
-/* What came as numbers of descriptors is none; what came as one is its. */
-static void settle_v2(int fd, uint8_t *raw, unsigned int n, int *child_fd)
+/* If this fails there is nobody to go on, or to go on too early. */
+static void channel_confirm(int fd, uint64_t number)
 {
-	struct lpd_v2_message *messages = (struct lpd_v2_message *)raw;
+	(void)send_op(fd, (struct lpd_op){.kind = LPD_OP_READ, .addr = number},
+		      NULL);
+}
 
+/* Behind the arguments of an event, if it has a number. */
+static uint64_t number_of(const struct lpd_v2_message *messages)
+{
+	static const uint8_t nr_args[] = {[LPD_V2_FORK] = 1,
+					  [LPD_V2_REMAP] = 3,
+					  [LPD_V2_REMOVE] = 2,
+					  [LPD_V2_UNMAP] = 2};
+	uint64_t type = messages[0].type;
+	unsigned int i = type < sizeof(nr_args) ? nr_args[type] : 0;
+
+	return i && messages[i].type == LPD_V2_ARGUMENT ? messages[i].arg : 0;
+}
+
+/* What came as numbers of descriptors is none; what came as one is its. */
+static void settle(struct lpd_v2_message *messages, unsigned int n,
+		   int *child_fd)
+{
 	for (unsigned int i = 1; i < n; i++)
 		if (messages[i].type != LPD_V2_PAGEFAULT &&
 		    messages[i].type != LPD_V2_ARGUMENT)
-			messages[i].type = 0;
-	if (messages[0].type == LPD_V2_PAGEFAULT)
-		return;
+			messages[i].type = UNKNOWN_TYPE;
+	if (!messages[0].type)
+		messages[0].type = UNKNOWN_TYPE;
 	if (messages[0].type == LPD_V2_FORK) {
 		messages[0].arg = *child_fd;
 		*child_fd = -1;
 	}
-	/* If this fails there is nobody to go on, or to go on too early. */
-	(void)send_op(fd, (struct lpd_op){.kind = LPD_OP_READ}, NULL);
+}
+
+/* Its first word last: a packet is among the messages as a whole, or not. */
+static void keep(uint8_t *buffer, const void *packet, size_t size)
+{
+	uint64_t word;
+
+	memcpy(&word, packet, sizeof(word));
+	memcpy(buffer + sizeof(word), (const uint8_t *)packet + sizeof(word),
+	       size - sizeof(word));
+	__atomic_store_n((uint64_t *)buffer, word, __ATOMIC_RELEASE);
+}
+
+/* Keep what has been received, but for an event that comes again. */
+static int keep_v2(int fd, uint8_t *buffer, struct lpd_v2_message *messages,
+		   unsigned int n, uint64_t *last_event, int *child_fd)
+{
+	uint64_t number = number_of(messages);
+	bool is_new = !number || number > *last_event;
+
+	if (is_new) {
+		settle(messages, n, child_fd);
+		keep(buffer, messages, n * sizeof(messages[0]));
+	}
+	if (messages[0].type == LPD_V2_PAGEFAULT)
+		return n;
+	if (number && is_new)
+		__atomic_store_n(last_event, number, __ATOMIC_RELEASE);
+	channel_confirm(fd, number);
+	return is_new ? n : 0;
 }
 
 /* The messages of one packet, at most LPD_PACKET_MESSAGES. */
-static int read_packet(int fd, uint8_t *buffer, size_t message_size)
+static int read_packet(int fd, uint8_t *buffer, size_t message_size,
+		       uint64_t *last_event)
 {
+	/* Behind the last there are arguments to look for. */
+	struct lpd_v2_message messages[LPD_PACKET_MESSAGES + 3] = {0};
 	size_t size = LPD_PACKET_MESSAGES * message_size;
 	int child_fd;
-	int64_t n = receive(fd, buffer, size, &child_fd);
+	int64_t n = receive(fd, messages, size, &child_fd);
 
 	if (n <= 0) {
 		if (child_fd >= 0)
@@ -151,14 +212,18 @@ static int read_packet(int fd, uint8_t *buffer, size_t message_size)
 	}
 	if ((size_t)n > size || n % message_size) {
 		/* No message of ours: one that nobody knows. */
-		memset(buffer, 0, size);
+		memset(messages, 0, sizeof(messages));
 		n = message_size;
 	}
-	if (message_size == sizeof(struct lpd_v2_message))
-		settle_v2(fd, buffer, n / message_size, &child_fd);
+	int nr_messages = n / message_size;
+	if (message_size == sizeof(messages[0]))
+		nr_messages = keep_v2(fd, buffer, messages, nr_messages,
+				      last_event, &child_fd);
+	else
+		keep(buffer, messages, n);
 	if (child_fd >= 0)
 		close(child_fd);
-	return n / message_size;
+	return nr_messages;
 }
 
 /*
@@ -166,7 +231,7 @@ static int read_packet(int fd, uint8_t *buffer, size_t message_size)
  * socket.  -EINVAL if not even one message would fit.
  */
 static int read_packets(int fd, uint8_t *buffer, unsigned int max_messages,
-			size_t message_size)
+			size_t message_size, uint64_t *last_event)
 {
 	unsigned int nr_messages = 0;
 
@@ -174,7 +239,7 @@ static int read_packets(int fd, uint8_t *buffer, unsigned int max_messages,
 		return -EINVAL;
 	while (max_messages - nr_messages >= LPD_PACKET_MESSAGES) {
 		int n = read_packet(fd, buffer + nr_messages * message_size,
-				    message_size);
+				    message_size, last_event);
 
 		if (n < 0)
 			return nr_messages ? (int)nr_messages : n;
@@ -185,9 +250,11 @@ static int read_packets(int fd, uint8_t *buffer, unsigned int max_messages,
 
 /* ---- v1: 8 bytes ---- */
 
-static int v1_read(int fd, uint8_t *buffer, unsigned int max_messages)
+static int v1_read(int fd, uint8_t *buffer, unsigned int max_messages,
+		   uint64_t *last_event)
 {
-	return read_packets(fd, buffer, max_messages, sizeof(uint64_t));
+	return read_packets(fd, buffer, max_messages, sizeof(uint64_t),
+			    last_event);
 }
 
 static struct lpd_message fault_of(uint64_t arg)
@@ -209,10 +276,11 @@ static struct lpd_message v1_decode(const uint8_t *raw)
 
 /* ---- v2: 16 bytes ---- */
 
-static int v2_read(int fd, uint8_t *buffer, unsigned int max_messages)
+static int v2_read(int fd, uint8_t *buffer, unsigned int max_messages,
+		   uint64_t *last_event)
 {
 	return read_packets(fd, buffer, max_messages,
-			    sizeof(struct lpd_v2_message));
+			    sizeof(struct lpd_v2_message), last_event);
 }
 
 static bool is_range(uint64_t start, uint64_t end)
@@ -230,13 +298,14 @@ static bool is_move(uint64_t from, uint64_t to, uint64_t len)
 /* The messages behind this one have its arguments, if it has any. */
 static struct lpd_message v2_decode(const uint8_t *raw)
 {
-	struct lpd_v2_message msg[3];
+	struct lpd_v2_message msg[4];
 	struct lpd_message ret = {.kind = LPD_MESSAGE_UNKNOWN};
 
 	/* There is room for slots behind the last that a message can be in. */
 	memcpy(msg, raw, sizeof(msg));
 	bool has_arg = msg[1].type == LPD_V2_ARGUMENT;
 
+	ret.number = number_of(msg);
 	switch (msg[0].type) {
 	case LPD_V2_PAGEFAULT:
 		return fault_of(msg[0].arg);
@@ -293,6 +362,7 @@ const struct lpd_protocol lpd_channel_v1 = {
 const struct lpd_protocol lpd_channel_v2 = {
 	.message_size = sizeof(struct lpd_v2_message),
 	.read = v2_read,
+	.confirm = channel_confirm,
 	.decode = v2_decode,
 	.disown = v2_disown,
 	CHANNEL_CALLS,

@@ -108,6 +108,7 @@ enum lpd_message_kind {
 /* A message, whatever its format was. */
 struct lpd_message {
 	enum lpd_message_kind kind;
+	uint64_t number; /* of an event that can come twice; 0: it cannot */
 	union {
 		uint64_t addr;    /* FAULT: of the page */
 		int32_t child_fd; /* FORK */
@@ -130,9 +131,16 @@ struct lpd_protocol {
 	bool in_order;
 	/*
 	 * Whole messages into buffer; how many, or -errno: -EAGAIN none, -ESRCH
-	 * none ever again.
+	 * none ever again.  *last_event is the number of the last event that
+	 * was read, where they have numbers; what comes again is left out.
 	 */
-	int (*read)(int fd, uint8_t *buffer, unsigned int max_messages);
+	int (*read)(int fd, uint8_t *buffer, unsigned int max_messages,
+		    uint64_t *last_event);
+	/*
+	 * Who served before us may have died before it let the process go on
+	 * that had caused this event.  NULL if the kernel does.
+	 */
+	void (*confirm)(int fd, uint64_t last_event);
 	struct lpd_message (*decode)(const uint8_t *raw);
 	/* Make a FORK one without a child; a single store. */
 	void (*disown)(uint8_t *raw);

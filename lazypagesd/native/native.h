@@ -115,10 +115,10 @@ struct lpd_counters {
  *
  * messages is what read(2) writes into.  Slots that hold no message are zero
  * before the read, so that a message is there as soon as the kernel has
- * handed it out, counted or not.  order begins with those that have taken
- * effect, as many as commit says.  arranged is the order in which the events
- * of the round were put before the first of them took effect; without one,
- * nr_arranged is 0.
+ * handed it out, counted or not: its first word is not zero.  order begins with
+ * those that have taken effect, as many as commit says.  arranged is the order
+ * in which the events of the round were put before the first of them took
+ * effect; without one, nr_arranged is 0.
  */
 struct lpd_state {
 	/* Written once, by lpd_state_init(), and covered by checksum. */
@@ -144,6 +144,7 @@ struct lpd_state {
 	uint16_t arranged[LPD_MAX_MESSAGES];
 	uint32_t nr_arranged;
 	uint32_t reserved_too;
+	uint64_t last_event; /* of a channel: the number of the last one read */
 	uint8_t messages[LPD_MAX_MESSAGES * LPD_MAX_MESSAGE_SIZE];
 };
 

@@ -16,10 +16,12 @@
 _Static_assert(sizeof(struct uffd_msg) <= LPD_MAX_MESSAGE_SIZE,
 	       "a message fits its slot");
 
-static int uffd_msg_read(int fd, uint8_t *buffer, unsigned int max_messages)
+static int uffd_msg_read(int fd, uint8_t *buffer, unsigned int max_messages,
+			 uint64_t *last_event)
 {
 	ssize_t n;
 
+	(void)last_event; /* each is read once */
 	do {
 		n = read(fd, buffer, max_messages * sizeof(struct uffd_msg));
 	} while (n < 0 && errno == EINTR);

@@ -65,7 +65,7 @@ static int read_messages(struct lpd_session *session)
 	if (!nr_max)
 		return 0;
 	int n = session->protocol->read(session->fd, message_at(session, first),
-					nr_max);
+					nr_max, &session->state->last_event);
 	if (n < 0)
 		return n == -EAGAIN ? 0 : n;
 	lpd_crash_point("read");

@@ -16,6 +16,10 @@
  * - All of that, and the last messages are cleared already: all events have
  *   taken effect, and all faults have been answered.
  *
+ * An event of a channel that is among the messages may not have been noted in
+ * last_event, nor its process been let go on: both are made up for before
+ * anything is filled (see channel.c).
+ *
  * What lies in no memfd is lost: faults that were to be tried again, which a
  * WAKE brings back, and what is merely clever.
  */
@@ -23,21 +27,16 @@
 
 #include "internal.h"
 
-static bool is_clear(const uint8_t *raw, size_t size)
-{
-	for (size_t i = 0; i < size; i++)
-		if (raw[i])
-			return false;
-	return true;
-}
-
 static unsigned int count_messages(const struct lpd_state *state, size_t size)
 {
 	unsigned int n = 0;
+	uint64_t word;
 
-	while (n < LPD_MAX_MESSAGES &&
-	       !is_clear(state->messages + n * size, size))
-		n++;
+	for (; n < LPD_MAX_MESSAGES; n++) {
+		memcpy(&word, state->messages + n * size, sizeof(word));
+		if (!word)
+			break;
+	}
 	return n;
 }
 
@@ -69,10 +68,26 @@ static uint64_t count_missing(const struct lpd_state *state)
 	return n;
 }
 
+/* Leave whole messages alone, and note the number of the last event. */
+static void mend_messages(struct lpd_state *state)
+{
+	const struct lpd_protocol *protocol = lpd_protocol_get(state->protocol);
+	size_t size = protocol->message_size;
+	unsigned int n = count_messages(state, size);
+
+	memset(state->messages + n * size, 0,
+	       sizeof(state->messages) - n * size);
+	for (unsigned int i = 0; i < n; i++)
+		state->last_event = lpd_max(
+			state->last_event,
+			protocol->decode(state->messages + i * size).number);
+}
+
 void lpd_state_take_over(struct lpd_state *state)
 {
 	struct lpd_commit commit = lpd_state_commit(state);
 
+	mend_messages(state);
 	state->nr_missing = count_missing(state);
 	lpd_crash_point("taking-over");
 	if (state->nr_arranged) {

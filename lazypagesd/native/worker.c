@@ -168,6 +168,10 @@ static void attach(struct lpd_worker *worker, struct lpd_session *session)
 {
 	session->protocol = lpd_protocol_get(session->state->protocol);
 	lpd_session_find_messages(session);
+	/* Before anything is filled: see channel.c. */
+	if (session->protocol->confirm && session->state->last_event)
+		session->protocol->confirm(session->fd,
+					   session->state->last_event);
 	watch(worker, session, EPOLL_CTL_ADD, EPOLLIN);
 	serve(worker, session);
 }

@@ -13,7 +13,7 @@ import pytest
 from lazypagesd.engine.session import Session
 from lazypagesd.engine.state import State
 from lazypagesd.engine.worker import Worker
-from lazypagesd.native import lib
+from lazypagesd.native import ffi, lib
 from lazypagesd.sources.file import FileSource
 from tests.native.states import BASE, PAGE, Region, bits_of, c_regions, nr_pages_of, regions_of
 from tests.native.waiting import wait_readable, wait_until
@@ -38,9 +38,20 @@ def v2(*messages: tuple[int, int]) -> bytes:
 
 
 class Channel:
-    """A session with a region of eight pages, whose process this test is."""
+    """A session with a region of eight pages, whose process this test is.
 
-    def __init__(self, worker: Worker, protocol: int, source: FileSource) -> None:
+    What another daemon may have *left*, its messages and the last event that it had noted, is
+    taken over.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        protocol: int,
+        source: FileSource,
+        *,
+        left: tuple[bytes, int] | None = None,
+    ) -> None:
         self._worker = worker
         self.socket, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.settimeout(DEADLINE_S)
@@ -48,8 +59,14 @@ class Channel:
         state = State.create(
             "fed", c_regions(regions), 1, nr_pages_of(regions), 1, protocol=protocol
         )
+        if left is not None:
+            messages, state.pointer.last_event = left
+            ffi.buffer(state.pointer.messages)[: len(messages)] = messages
+            lib.lpd_state_take_over(state.pointer)
         self.session = Session("fed", ours.detach(), state, [source])
         worker.attach(self.session)
+        if left is not None:
+            self.session.retry()
 
     def __enter__(self) -> Channel:
         return self
