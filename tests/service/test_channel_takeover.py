@@ -1,0 +1,239 @@
+"""A channel whose daemon dies is served by the next one: the process goes on, in every byte."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from lazypagesd.kernel.channel import Api
+from lazypagesd.proto import handoff_pb2 as pb
+from tests.service.channelled import Channelled, ChannelStage, at
+from tests.service.daemon import DEADLINE_S, wait_until
+from tests.service.manager import Manager, Numbered
+from tests.service.serving import FINISHED, PAGE_SIZE, PROGRESS, RELEASE, opening
+from tests.service.test_channel import NEVER
+from tests.service.test_takeover import LAZY
+from tests.support.victim import confine, victim_program
+
+__all__ = ["confine", "victim_program"]
+
+pytestmark = pytest.mark.uffd
+
+
+class Scene:
+    """A manager, a process with a channel that it serves, and a look at what the process says."""
+
+    def __init__(
+        self, directory: Path, stage: ChannelStage, stack: ExitStack, api: Api = Api.V2
+    ) -> None:
+        self.manager = stack.enter_context(closing(Manager(directory)))
+        self.manager.wait_ready()
+        self.client = Numbered(self.manager.client())
+        self.process = stage.channelled()
+        # The daemon's end, as the manager has it as well.
+        self._tap = stack.enter_context(socket.socket(fileno=os.dup(self.process.fd)))
+        self._hand_over(api)
+
+    def _hand_over(self, api: Api) -> None:
+        process, never = self.process, NEVER if api is Api.V1 else {}
+        self.client.do(opening(pace=LAZY))
+        process.begin_to_open(api)
+        self.client.do(process.request(**never), process.fd, process.file)
+        process.opened()
+        self.client.do(FINISHED)
+
+    @contextmanager
+    def mute(self) -> Iterator[None]:
+        """Let the daemon do nothing until it is followed by the next one, at the end."""
+        os.kill(self.manager.process.pid, signal.SIGSTOP)
+        os.waitpid(self.manager.process.pid, os.WUNTRACED)
+        yield
+        self.manager.kill_and_restart()
+
+    def wait_told(self) -> None:
+        """Return when the process has said something, which the daemon has not read."""
+        poller = select.poll()
+        poller.register(self._tap, select.POLLIN)
+        assert poller.poll(DEADLINE_S * 1000)
+
+    def lose(self) -> None:
+        """Receive a packet as a daemon does that dies before it has looked at it."""
+        self.wait_told()
+        assert self._tap.recv(4096)
+
+    def conclude(self) -> None:
+        """Let all of it be filled, and see that nothing stays."""
+        self.client.do(pb.Request(set_pace=pb.SetPace(pace=pb.Pace())))
+        state = self.client.do(RELEASE).state
+        assert (state.ended, state.nr_live, state.nr_missing) == (True, 0, 0)
+        self.client.close()
+        self.manager.wait_for_nothing_stored()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Where the manager is."""
+    return tmp_path
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """What ends with the test."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def stage(directory: Path, victim_program: Path, confine: Path, stack: ExitStack) -> ChannelStage:
+    """A stage of the test's own, whose processes are confined."""
+    return ChannelStage(directory, victim_program, stack, [confine])
+
+
+@pytest.fixture
+def scene(directory: Path, stage: ChannelStage, stack: ExitStack) -> Scene:
+    """A process with v2."""
+    return Scene(directory, stage, stack)
+
+
+LOST = pytest.mark.parametrize("is_lost", [False, True], ids=["unread", "lost"])
+
+
+def tell(scene: Scene, *, is_lost: bool) -> None:
+    """Leave what the process says in the socket, or lose it."""
+    if is_lost:
+        scene.lose()
+    else:
+        scene.wait_told()
+
+
+@LOST
+@pytest.mark.parametrize("api", list(Api))
+def test_fault_is_answered_by_the_next_daemon(
+    directory: Path, stage: ChannelStage, stack: ExitStack, api: Api, is_lost: bool
+) -> None:
+    """A thread that waits goes on, whether anybody has read what it asked for or not."""
+    scene = Scene(directory, stage, stack, api)
+    scene.process.check(0, 5)
+    with scene.mute():
+        scene.process.victim.begin_reading(at(60), 3)
+        tell(scene, is_lost=is_lost)
+    seen = asyncio.run(scene.process.victim.end_reading())
+    assert seen == scene.process.image.bytes(at(60), 3)
+    scene.process.check(0, 150)
+    scene.conclude()
+    scene.process.check()
+
+
+def discard(process: Channelled) -> None:
+    process.victim.begin_aside("chdiscard", at(70), 20 * PAGE_SIZE)
+
+
+def unmap(process: Channelled) -> None:
+    process.victim.begin_aside("chmunmap", at(70), 20 * PAGE_SIZE)
+
+
+def move(process: Channelled) -> None:
+    process.victim.begin_aside("chmremap", at(70), 20 * PAGE_SIZE, at(1000))
+
+
+def check_rest(process: Channelled) -> None:
+    """See that what was not changed is as it was."""
+    process.check(0, 70)
+    process.check(90, 110)
+
+
+def check_discarded(process: Channelled) -> None:
+    process.check_zero(70, 20)
+    check_rest(process)
+
+
+def check_unmapped(process: Channelled) -> None:
+    process.victim.call("mmap", at(70), 20 * PAGE_SIZE)
+    process.check_zero(70, 20)
+    check_rest(process)
+
+
+def check_moved(process: Channelled) -> None:
+    process.check(1000, 20, origin=70)
+    check_rest(process)
+
+
+CHANGES = {
+    "discard": (discard, check_discarded),
+    "munmap": (unmap, check_unmapped),
+    "mremap": (move, check_moved),
+}
+
+
+@LOST
+@pytest.mark.parametrize("what", CHANGES)
+def test_event_takes_effect_with_the_next_daemon(scene: Scene, what: str, is_lost: bool) -> None:
+    """A call that changes mappings, with pages there and pages missing, comes to its end, and
+    what is filled then is right for what is there."""
+    begin, check = CHANGES[what]
+    scene.process.check(60, 16)
+    with scene.mute():
+        begin(scene.process)
+        tell(scene, is_lost=is_lost)
+    assert scene.process.victim.call("rejoin") == 0
+    check(scene.process)
+    scene.conclude()
+    check_rest(scene.process)
+
+
+def test_events_are_told_to_one_daemon_after_the_other(scene: Scene) -> None:
+    """Several changes, each at another daemon's death, take effect in their order."""
+    begins: list[Callable[[Channelled], None]] = [discard, move]
+    for begin, is_lost in zip(begins, (True, False), strict=True):
+        with scene.mute():
+            begin(scene.process)
+            tell(scene, is_lost=is_lost)
+        assert scene.process.victim.call("rejoin") == 0
+    scene.process.check_zero(1000, 20)
+    check_rest(scene.process)
+    scene.conclude()
+
+
+@LOST
+def test_child_is_served_by_the_next_daemon(scene: Scene, is_lost: bool) -> None:
+    """A process that forks while nobody serves it goes on, and so does its child, each with its
+    own pages; of a descriptor that was lost nothing stays."""
+    scene.process.check(0, 5)
+    with scene.mute():
+        forking = Forking(scene.process)
+        tell(scene, is_lost=is_lost)
+    child = forking.result()
+    asyncio.run(child.victim.write(at(100), 0x11))
+    asyncio.run(scene.process.victim.write(at(100), 0x22))
+    wait_until(lambda: scene.client.do(PROGRESS).state.nr_sessions == 2, lambda: "two sessions")
+    for member, byte in (scene.process, 0x22), (child, 0x11):
+        member.check(0, 100)
+        assert member.read(100) == bytes([byte]) * PAGE_SIZE
+    scene.manager.kill_and_restart()
+    for member in scene.process, child:
+        member.check(101, 99)
+    scene.conclude()
+    assert "has forked, and the daemon died" not in scene.manager.log
+
+
+class Forking:
+    """A fork that is under way."""
+
+    def __init__(self, process: Channelled) -> None:
+        self._process = process
+        process.victim.begin_aside("fork")
+
+    def result(self) -> Channelled:
+        """Return the child."""
+        process = self._process
+        child = process.victim.family.accept()
+        assert process.victim.call("rejoin") == child.pid
+        return Channelled(child, -1, process.image, process.file)
