@@ -125,6 +125,16 @@ static struct lpd_wire_api grant(const struct lpd_wire_api *asked)
 	return ret;
 }
 
+void lpd_channel_grant_again(const struct lpd_wire_api *asked)
+{
+	struct lpd_wire_api answer = grant(asked);
+
+	if (answer.api != (lpd_channel.is_v2 ? LPD_API_V2 : LPD_API_V1) ||
+	    answer.features != lpd_channel.features)
+		answer = (struct lpd_wire_api){0};
+	(void)lpd_channel_send_packet(&answer, sizeof(answer), -1);
+}
+
 /* The next request, or one that nobody grants; -errno, or 0 at the end. */
 static ssize_t receive_request(int fd, struct lpd_wire_api *ret_asked)
 {

@@ -99,6 +99,13 @@ void lpd_channel_unlock(const sigset_t *mask);
 /* Let everybody look again who waits for a page. */
 void lpd_channel_wake_all(void);
 
+/*
+ * Answer one who asks after the exchange: the daemon that had been answered
+ * has died, and left nothing to the next.  To anything else than before the
+ * answer is zeros.
+ */
+void lpd_channel_grant_again(const struct lpd_wire_api *asked);
+
 /* ---- channel_serve.c: pages; the lock is held ---- */
 
 /*

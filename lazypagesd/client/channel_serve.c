@@ -140,6 +140,20 @@ static bool is_sound(const struct lpd_op *op, size_t nr_bytes)
 }
 
 /*
+ * No operation has the length of a request.  What was said to the daemon that
+ * asked before is lost like what one has read that a WAKE comes from.
+ */
+static uint64_t take_request(void)
+{
+	struct lpd_wire_api asked;
+
+	memcpy(&asked, &lpd_channel.packet, sizeof(asked));
+	lpd_channel_grant_again(&asked);
+	lpd_channel_forget_asked(0, UINTPTR_MAX);
+	return LPD_OP_WAKE;
+}
+
+/*
  * Take a packet, if there is one; the lock is held.  Returns the kind of the
  * operation, or 0.  Of what is unsound, nothing can be believed any more.
  */
@@ -151,6 +165,8 @@ static uint64_t take_packet(void)
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNRESET))
 		return 0;
+	if (n == sizeof(struct lpd_wire_api))
+		return take_request();
 	if (n < (ssize_t)sizeof(*op) || !is_sound(op, n - sizeof(*op))) {
 		end();
 		return 0;

@@ -23,7 +23,9 @@ enum {
 
 /*
  * Asked with api and the features wanted; answered with what there is, or
- * with zeros alone (EINVAL) if the api or a feature is unknown.
+ * with zeros alone (EINVAL) if the api or a feature is unknown.  Asked again
+ * when whoever had been answered has died, with the same answer; what was said
+ * before that answer is said again behind it.
  */
 struct lpd_wire_api {
 	uint64_t api;

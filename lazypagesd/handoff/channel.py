@@ -8,12 +8,13 @@ import socket
 
 from lazypagesd.handoff.native import Refused, Session
 from lazypagesd.kernel.channel import (
-    API,
     CLOSED,
     MAPPING_TYPES,
+    PACKET_MAX,
     Api,
     Type,
     ask,
+    is_message,
     protocol_of,
     refusal,
     understand,
@@ -57,9 +58,16 @@ def _refused(reasons: list[str]) -> Refused:
 async def _exchange(sock: socket.socket) -> tuple[Api, Type]:
     for api in Api.V2, Api.V1:
         ask(sock, api)
-        if types := understand(api, await _receive(sock)):
+        if types := understand(api, await _answer(sock)):
             return api, types
     raise refusal("the process understands neither v2 nor v1")
+
+
+# What is said before the answer is said again behind it.
+async def _answer(sock: socket.socket) -> bytes:
+    while is_message(packet := await _receive(sock)):
+        pass
+    return packet
 
 
 async def _receive(sock: socket.socket) -> bytes:
@@ -72,7 +80,7 @@ async def _receive(sock: socket.socket) -> bytes:
             readable.clear()
             # Somebody who has a copy may have taken it.
             with contextlib.suppress(BlockingIOError):
-                return sock.recv(API.size + 1, socket.MSG_DONTWAIT)
+                return sock.recv(PACKET_MAX + 1, socket.MSG_DONTWAIT)
     finally:
         loop.remove_reader(sock)
 

@@ -17,12 +17,15 @@ import os
 import socket
 import stat
 import struct
+import sys
 from dataclasses import dataclass
 from typing import Self
 
 from lazypagesd.native import lib
 
 API = struct.Struct("=4Q")  # struct lpd_wire_api
+PACKET_MAX = 64 * 16  # of v2's messages
+PAGE_SIZE = 4096
 V2_SHIFT = 12
 SEND_BUFFER = 1 << 22  # the system allows less: net.core.wmem_max
 
@@ -94,6 +97,13 @@ def protocol_of(api: Api | None) -> int:
 def request(api: Api) -> Offer:
     """Return what to ask a process for: everything that is understood here."""
     return Offer(api, 0, 0, ALL_TYPES if api is Api.V2 else 0)
+
+
+def is_message(packet: bytes) -> bool:
+    """Whether *packet* is no answer, but what a process says that runs already, and had been asked
+    by a daemon that has died."""
+    word = int.from_bytes(packet[:8], sys.byteorder)
+    return len(packet) % 8 == 0 and (0 < word <= len(Type) or word >= PAGE_SIZE)
 
 
 def check(api: Api, answer: Offer) -> None:

@@ -7,13 +7,16 @@ import os
 import socket
 import struct
 
+import pytest
+
 from lazypagesd.images.mm import PAGE_SIZE
-from tests.engine.bed import Bed, at
+from lazypagesd.kernel.channel import UNKNOWN, Api, Offer, Type, request
+from tests.engine.bed import Bed, at, negotiate
 from tests.support.victim import Victim
 
 OP = struct.Struct("=3Q")  # struct lpd_op
 MESSAGE = struct.Struct("=2Q")  # struct lpd_v2_message
-WAKE, READ = 2, 16  # enum lpd_op_kind
+WAKE, COPY, READ = 2, 3, 16  # enum lpd_op_kind
 FORK, REMAP, REMOVE, UNMAP, ARGUMENT = range(2, 7)  # enum lpd_v2_type
 EVERYTHING = OP.pack(WAKE, 0, 1 << 47)
 NR_PAGES = 64
@@ -93,3 +96,19 @@ async def test_wake_while_nothing_is_told_repeats_nothing(bed: Bed) -> None:
     channel.send(EVERYTHING)
     packet = await told_again(channel, victim, "chdiscard", at(16), SIZE)
     assert packet[-1] == (ARGUMENT, 2)
+
+
+@pytest.mark.parametrize("api", list(Api))
+async def test_exchange_is_answered_again(bed: Bed, api: Api) -> None:
+    """A daemon that does not know what its predecessor has been answered asks once more, and is
+    told the same; of anything else nothing is understood any more."""
+    victim, channel = bed.channel((0, NR_PAGES), api=api)
+    types = negotiate(channel, api)
+    assert types == (sum(Type) if api is Api.V2 else Type.PAGEFAULT)
+    other = Api.V1 if api is Api.V2 else Api.V2
+    channel.send(request(other).pack())
+    assert Offer.parse(channel.recv(64)) == UNKNOWN
+    victim.begin_reading(at(3))
+    assert (await asyncio.to_thread(channel.recv, 4096))[-8:]
+    channel.send(OP.pack(COPY, at(0), SIZE) + b"x" * SIZE)
+    assert await victim.end_reading() == b"x" * PAGE_SIZE

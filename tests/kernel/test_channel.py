@@ -11,6 +11,7 @@ import pytest
 
 from lazypagesd.kernel.channel import (
     ALL_TYPES,
+    API,
     BIT_WRITE,
     OPERATIONS,
     Api,
@@ -18,6 +19,7 @@ from lazypagesd.kernel.channel import (
     Type,
     ask,
     check,
+    is_message,
     reason_against,
     request,
     understand,
@@ -135,3 +137,21 @@ def test_end_of_a_pair_is_a_channel() -> None:
         assert reason_against(ours.fileno()) is None
         theirs.close()
         assert reason_against(ours.fileno()) is None
+
+
+@pytest.mark.parametrize(
+    ("packet", "expected"),
+    [
+        pytest.param(struct.pack("=2Q", 1, 0x1000), True, id="a fault"),
+        pytest.param(struct.pack("=4Q", 4, 0x1000, 6, 0x2000), True, id="as long as an answer"),
+        pytest.param(struct.pack("=4Q", *[0x7F0000001001] * 4), True, id="faults of v1"),
+        pytest.param(V1_ANSWER.pack(), False, id="v1"),
+        pytest.param(V2_ANSWER.pack(), False, id="v2"),
+        pytest.param(bytes(API.size), False, id="neither"),
+        pytest.param(b"", False, id="closed"),
+        pytest.param(b"?" * 31, False, id="garbage"),
+    ],
+)
+def test_answer_is_told_from_what_comes_before_it(packet: bytes, expected: bool) -> None:
+    """What a process says that runs already is no answer, of whatever length it is."""
+    assert is_message(packet) == expected

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import select
 import signal
 import socket
+import sys
+import termios
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -31,24 +34,30 @@ pytestmark = pytest.mark.uffd
 class Scene:
     """A manager, a process with a channel that it serves, and a look at what the process says."""
 
-    def __init__(
-        self, directory: Path, stage: ChannelStage, stack: ExitStack, api: Api = Api.V2
-    ) -> None:
+    def __init__(self, directory: Path, stage: ChannelStage, stack: ExitStack) -> None:
         self.manager = stack.enter_context(closing(Manager(directory)))
         self.manager.wait_ready()
         self.client = Numbered(self.manager.client())
         self.process = stage.channelled()
         # The daemon's end, as the manager has it as well.
         self._tap = stack.enter_context(socket.socket(fileno=os.dup(self.process.fd)))
-        self._hand_over(api)
-
-    def _hand_over(self, api: Api) -> None:
-        process, never = self.process, NEVER if api is Api.V1 else {}
         self.client.do(opening(pace=LAZY))
+
+    def hand_over(self, api: Api = Api.V2) -> None:
+        """Hand the process over, after which it runs."""
+        process, never = self.process, NEVER if api is Api.V1 else {}
         process.begin_to_open(api)
         self.client.do(process.request(**never), process.fd, process.file)
         process.opened()
         self.client.do(FINISHED)
+
+    def wait_asked(self) -> None:
+        """Return when the daemon has said something, which the process has not read."""
+        wait_until(lambda: self._nr_unread() > 0, lambda: f"a question: {self.manager.log}")
+
+    def _nr_unread(self) -> int:
+        answer = fcntl.ioctl(self._tap, termios.TIOCOUTQ, bytes(4))
+        return int.from_bytes(answer, sys.byteorder)
 
     @contextmanager
     def mute(self) -> Iterator[None]:
@@ -79,28 +88,18 @@ class Scene:
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    """Where the manager is."""
-    return tmp_path
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    """What ends with the test."""
+def unopened(tmp_path: Path, victim_program: Path, confine: Path) -> Iterator[Scene]:
+    """A process that may have no userfaultfd, and has not been handed over."""
     with ExitStack() as stack:
-        yield stack
+        stage = ChannelStage(tmp_path, victim_program, stack, [confine])
+        yield Scene(tmp_path, stage, stack)
 
 
 @pytest.fixture
-def stage(directory: Path, victim_program: Path, confine: Path, stack: ExitStack) -> ChannelStage:
-    """A stage of the test's own, whose processes are confined."""
-    return ChannelStage(directory, victim_program, stack, [confine])
-
-
-@pytest.fixture
-def scene(directory: Path, stage: ChannelStage, stack: ExitStack) -> Scene:
-    """A process with v2."""
-    return Scene(directory, stage, stack)
+def scene(unopened: Scene) -> Scene:
+    """A process with v2, which runs."""
+    unopened.hand_over()
+    return unopened
 
 
 LOST = pytest.mark.parametrize("is_lost", [False, True], ids=["unread", "lost"])
@@ -116,11 +115,10 @@ def tell(scene: Scene, *, is_lost: bool) -> None:
 
 @LOST
 @pytest.mark.parametrize("api", list(Api))
-def test_fault_is_answered_by_the_next_daemon(
-    directory: Path, stage: ChannelStage, stack: ExitStack, api: Api, is_lost: bool
-) -> None:
+def test_fault_is_answered_by_the_next_daemon(unopened: Scene, api: Api, is_lost: bool) -> None:
     """A thread that waits goes on, whether anybody has read what it asked for or not."""
-    scene = Scene(directory, stage, stack, api)
+    scene = unopened
+    scene.hand_over(api)
     scene.process.check(0, 5)
     with scene.mute():
         scene.process.victim.begin_reading(at(60), 3)
@@ -237,3 +235,50 @@ class Forking:
         child = process.victim.family.accept()
         assert process.victim.call("rejoin") == child.pid
         return Channelled(child, -1, process.image, process.file)
+
+
+# ---- the exchange ----
+
+
+def test_question_is_asked_again(unopened: Scene) -> None:
+    """A daemon that died before the process had answered is followed by one that asks as well,
+    and the process, which is asked twice, is served."""
+    scene, process = unopened, unopened.process
+    scene.client.send(process.request(), process.fd, process.file)
+    scene.wait_asked()
+    scene.manager.kill_and_restart()
+    process.begin_to_open()
+    finish_opening(scene)
+
+
+@LOST
+@pytest.mark.parametrize("faults", [False, True], ids=["", "and runs"])
+def test_answer_is_given_again(unopened: Scene, is_lost: bool, faults: bool) -> None:
+    """A process that has answered, and waits for a page already, is asked again, and served."""
+    scene, process = unopened, unopened.process
+    scene.client.send(process.request(), process.fd, process.file)
+    scene.wait_asked()
+    with scene.mute():
+        process.begin_to_open()
+        tell(scene, is_lost=is_lost)
+        if faults:
+            process.opened()
+            process.victim.begin_reading(at(60), 3)
+            scene.wait_told()
+    finish_opening(scene, is_open=faults)
+    if faults:
+        seen = asyncio.run(process.victim.end_reading())
+        assert seen == process.image.bytes(at(60), 3)
+
+
+def finish_opening(scene: Scene, *, is_open: bool = False) -> None:
+    """See that a process that is being handed over is served."""
+    assert scene.client.answer().accepted
+    if not is_open:
+        scene.process.opened()
+    scene.client.do(FINISHED)
+    discard(scene.process)
+    assert scene.process.victim.call("rejoin") == 0
+    scene.manager.kill_and_restart()
+    check_discarded(scene.process)
+    scene.conclude()
