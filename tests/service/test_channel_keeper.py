@@ -1,0 +1,81 @@
+"""``lazypagesd serve`` without a service manager: the keeper hands channels to the next daemon."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lazypagesd.proto import handoff_pb2 as pb
+from tests.service.channelled import ChannelStage, at, channels
+from tests.service.daemon import DEADLINE_S, command_with, kill_group, wait_until
+from tests.service.manager import Numbered
+from tests.service.serving import FINISHED, PAGE_SIZE, RELEASE, Client, opening
+from tests.service.test_takeover import LAZY
+from tests.support.victim import confine, victim_program
+
+__all__ = ["channels", "confine", "victim_program"]
+
+pytestmark = pytest.mark.uffd
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A daemon with a keeper, and those that follow it, in a group of their own."""
+    environment = {k: v for k, v in os.environ.items() if k != "NOTIFY_SOCKET"}
+    with (tmp_path / "log").open("ab") as log:
+        daemon = subprocess.Popen(
+            [*command_with({}), "serve", "-v"],
+            stdin=subprocess.DEVNULL,
+            stderr=log,
+            env=environment | {"RUNTIME_DIRECTORY": os.fspath(tmp_path)},
+            process_group=0,
+        )
+    yield daemon
+    kill_group(daemon.pid)
+    daemon.wait(DEADLINE_S)
+    print((tmp_path / "log").read_text())
+
+
+@pytest.fixture
+def client(tmp_path: Path, daemon: subprocess.Popen[bytes]) -> Iterator[Numbered]:
+    """A client that has connected as soon as it could."""
+    clients: list[Client] = []
+
+    def connect() -> bool:
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+            clients.append(Client(tmp_path / "handoff.socket"))
+        return bool(clients)
+
+    wait_until(connect, lambda: (tmp_path / "log").read_text())
+    yield Numbered(clients[0])
+    clients[0].close()
+
+
+def test_event_is_read_by_the_daemon_that_the_keeper_starts(
+    channels: ChannelStage, daemon: subprocess.Popen[bytes], client: Numbered
+) -> None:
+    """A process that discards memory while its daemon is dead goes on, in every byte."""
+    process = channels.channelled()
+    client.do(opening(pace=LAZY))
+    process.begin_to_open()
+    client.do(process.request(), process.fd, process.file)
+    process.opened()
+    client.do(FINISHED)
+    process.check(60, 16)
+    os.kill(daemon.pid, signal.SIGSTOP)
+    os.waitpid(daemon.pid, os.WUNTRACED)
+    process.victim.begin_aside("chdiscard", at(70), 20 * PAGE_SIZE)
+    daemon.kill()
+    daemon.wait(DEADLINE_S)
+    assert process.victim.call("rejoin") == 0
+    process.check_zero(70, 20)
+    process.check(0, 70)
+    client.do(pb.Request(set_pace=pb.SetPace(pace=pb.Pace())))
+    assert client.do(RELEASE).state.ended
+    process.check(90, 110)
