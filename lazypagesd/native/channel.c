@@ -183,15 +183,19 @@ static int keep_v2(int fd, uint8_t *buffer, struct lpd_v2_message *messages,
 	uint64_t number = number_of(messages);
 	bool is_new = !number || number > *last_event;
 
+	lpd_crash_point("received");
 	if (is_new) {
 		settle(messages, n, child_fd);
 		keep(buffer, messages, n * sizeof(messages[0]));
+		lpd_crash_point("kept");
 	}
 	if (messages[0].type == LPD_V2_PAGEFAULT)
 		return n;
 	if (number && is_new)
 		__atomic_store_n(last_event, number, __ATOMIC_RELEASE);
+	lpd_crash_point("noted");
 	channel_confirm(fd, number);
+	lpd_crash_point("told");
 	return is_new ? n : 0;
 }
 

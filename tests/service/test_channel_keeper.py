@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lazypagesd.native import _native
 from lazypagesd.proto import handoff_pb2 as pb
 from tests.service.channelled import ChannelStage, at, channels
 from tests.service.daemon import DEADLINE_S, command_with, kill_group, wait_until
@@ -25,9 +26,18 @@ pytestmark = pytest.mark.uffd
 
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+def crash() -> str:
+    """Where the daemon is to die: POINT:N, as native/crash.c has it."""
+    return ""
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, crash: str) -> Iterator[subprocess.Popen[bytes]]:
     """A daemon with a keeper, and those that follow it, in a group of their own."""
     environment = {k: v for k, v in os.environ.items() if k != "NOTIFY_SOCKET"}
+    environment["LAZYPAGESD_CRASH_ONCE"] = os.fspath(tmp_path / "crashed")
+    if crash:
+        environment["LAZYPAGESD_CRASH"] = crash
     with (tmp_path / "log").open("ab") as log:
         daemon = subprocess.Popen(
             [*command_with({}), "serve", "-v"],
@@ -79,3 +89,39 @@ def test_event_is_read_by_the_daemon_that_the_keeper_starts(
     client.do(pb.Request(set_pace=pb.SetPace(pace=pb.Pace())))
     assert client.do(RELEASE).state.ended
     process.check(90, 110)
+
+
+@pytest.fixture
+def crash_points() -> None:
+    """Skip where the data plane was built without them."""
+    if b"LAZYPAGESD_CRASH" not in Path(_native.__file__).read_bytes():
+        pytest.skip("no crash points: build with LAZYPAGESD_CFLAGS=-DLPD_CRASH_POINTS")
+
+
+WINDOWS = [f"{point}:{n}" for point in ("received", "kept", "noted", "told") for n in range(1, 6)]
+
+
+@pytest.mark.usefixtures("crash_points")
+@pytest.mark.parametrize("crash", WINDOWS)
+def test_daemon_may_die_in_the_middle_of_an_event(
+    channels: ChannelStage, client: Numbered, tmp_path: Path
+) -> None:
+    """Of whichever event a daemon has done whichever part, the next one does the rest."""
+    process = channels.channelled()
+    client.do(opening(pace=LAZY))
+    process.begin_to_open()
+    client.do(process.request(), process.fd, process.file)
+    process.opened()
+    client.do(FINISHED)
+    child = process.fork()
+    process.change()
+    child.victim.call("chdiscard", at(0), 8 * PAGE_SIZE)
+    child.check_zero(0, 8)
+    child.check(8, 192)
+    process.check_changed()
+    client.do(pb.Request(set_pace=pb.SetPace(pace=pb.Pace())))
+    assert client.do(RELEASE).state.ended
+    log = (tmp_path / "log").read_text()
+    assert (tmp_path / "crashed").exists()
+    assert log.count("taken over") == 1
+    assert "has forked, and the daemon died" not in log
