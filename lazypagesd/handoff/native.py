@@ -184,8 +184,9 @@ class Protocol(Closing):
         if left.HasField("pending"):
             protocol._pending = _Pending(left.pending, None, RegionTable([]), (), None)
         if left.HasField("images"):
-            protocol._images_fd = left.images
             protocol._files.callback(os.close, left.images)
+            # An open that has not been noted comes again, with images of its own.
+            protocol._images_fd = left.images if protocol._opened else None
         return protocol
 
     def note(self, record: record_pb2.Native) -> None:
@@ -193,6 +194,8 @@ class Protocol(Closing):
         record.nr_done = self._nr_done
         record.nr_sessions = self._nr_sessions
         record.nr_regions = self._nr_regions
+        if self._images_fd is not None:
+            record.images = self._images_fd
         record.ClearField("pending")
         if self._pending is not None:
             record.pending = self._pending.fd

@@ -148,6 +148,8 @@ class NativeHandoff:
         # As far as it goes: nobody is refused what has been admitted.
         self._memory = sum(os.fstat(each.state.fd).st_blocks * 512 for each in restore.live)
         self._admission.memory[self._peer.uid] += self._memory
+        if not left.native.nr_done:
+            restore.record.give_up("native.images")
         if not restore.released:
             check_continuable(left)
             await asyncio.to_thread(self._protocol.load_images)

@@ -6,11 +6,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lazypagesd.proto import handoff_pb2 as pb
+from tests.service.conftest import NR_PAGES as CRIU_PAGES
+from tests.service.conftest import Stage as CriuStage
 from tests.service.daemon import DEADLINE_S, kill_group, wait_until
 from tests.service.manager import Numbered
 from tests.service.serving import (
@@ -92,3 +95,42 @@ def hand_over(client: Client, restored: Restored) -> None:
         seen = asyncio.run(process.read(BASE, NR_PAGES))
         assert wrong_pages(seen, image.bytes(BASE, NR_PAGES)) == []
     numbered.close()
+
+
+def hand_over_to_criu(client: Client, stage: CriuStage) -> None:
+    """Restore two processes by CRIU, at a socket that is handed over, in the same way."""
+    stage.checkpoint({7: CRIU_PAGES, 8: CRIU_PAGES}, {5})
+    numbered = Numbered(client)
+    with (
+        socket.socket(socket.AF_UNIX) as listener,
+        open_directory(stage.images) as images_fd,
+    ):
+        listener.bind(os.fspath(stage.work / "lazy-pages.socket"))
+        listener.listen()
+        numbered.do(opening(images=True), images_fd)
+        numbered.do(pb.Request(serve_criu=pb.ServeCriu()), listener.fileno())
+    restore_by_criu(stage)
+    assert numbered.do(RELEASE).state.ended
+    numbered.close()
+
+
+def restore_by_criu(stage: CriuStage) -> None:
+    """Do as criu restore does, and see that every page is right."""
+    restorer = stage.restorer("connect")
+    restorer.take_over(7, CRIU_PAGES)
+    assert restorer.read(7, 3) == "right"
+    restorer.do("pid -5")
+    restorer.take_over(8, CRIU_PAGES)
+    restorer.do("word", "close")
+    for pid in (7, 8):
+        restorer.check(pid, CRIU_PAGES)
+
+
+@contextlib.contextmanager
+def open_directory(path: Path) -> Iterator[int]:
+    """Open a directory while the block lasts."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

@@ -13,7 +13,7 @@ from tests.service.conftest import NR_PAGES
 from tests.service.conftest import Stage as CriuStage
 from tests.service.crashing import crashing_command
 from tests.service.daemon import members, wait_until
-from tests.service.handing_over import KeptServer, hand_over
+from tests.service.handing_over import KeptServer, hand_over, hand_over_to_criu, restore_by_criu
 from tests.service.manager import Manager
 from tests.service.serving import opening
 from tests.service.stage import Stage
@@ -166,16 +166,33 @@ def test_hand_off_by_criu(stage: CriuStage, crashes: Path, points: str) -> None:
     stage.checkpoint({7: NR_PAGES, 8: NR_PAGES}, {5})
     daemon = stage.start("-v", keeper=True, command=crashing_command(points, crashes))
     daemon.wait_ready()
-    restorer = stage.restorer("connect")
-    restorer.take_over(7, NR_PAGES)
-    assert restorer.read(7, 3) == "right"
-    restorer.do("pid -5")
-    restorer.take_over(8, NR_PAGES)
-    restorer.do("word", "close")
-    for pid in (7, 8):
-        restorer.check(pid, NR_PAGES)
+    restore_by_criu(stage)
     wait_until(
         lambda: daemon.process.poll() is not None and not members(daemon.process.pid),
         lambda: f"their end: {daemon.log}",
     )
     check_log(daemon.log, crashes, points)
+
+
+LISTENING = (
+    f"{SERVICE}.restores:Restores.begin after 1",
+    f"{SERVICE}.native_handoff:NativeHandoff._note after 1",
+    f"{SERVICE}.native_handoff:NativeHandoff._listen after 1",
+    f"{SERVICE}.native_handoff:NativeHandoff._note after 2",
+    f"{SERVICE}.native_handoff:NativeHandoff._accept_criu before 1",
+    f"{ENGINE}.restore_record:RestoreRecord.give_up after 1",
+    f"{ENGINE}.restore:Restore.add after 1",
+    f"{ENGINE}.restore:Restore.release after 1",
+)
+
+
+@pytest.mark.parametrize("points", LISTENING, ids=function_of)
+def test_hand_off_by_criu_to_the_service(stage: CriuStage, crashes: Path, points: str) -> None:
+    """So it is where CRIU connects to a socket that a client has handed over."""
+    with ExitStack() as stack:
+        manager = Manager(stage.work, command=crashing_command(points, crashes))
+        stack.callback(manager.close)
+        stack.enter_context(manager.following())
+        hand_over_to_criu(manager.client(), stage)
+        manager.wait_for_nothing_stored()
+        check_log(manager.log, crashes, points)
