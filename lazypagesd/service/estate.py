@@ -74,10 +74,12 @@ class Estate:
     daemon: record_pb2.Daemon | None = None
     daemon_file: RecordFile | None = None
     is_whole: bool = True
+    disputed: set[int] = field(default_factory=set)  # connections, which are nobody's for sure
 
     def claims(self) -> set[int]:
         """Return the descriptors that it is made of."""
         claims = {fd for restore in self.restores.values() for fd in restore.claims()}
+        claims |= self.disputed
         if self.daemon is not None and self.daemon_file is not None:
             claims.add(self.daemon_file.fd)
             named = [name for name in ("listener", "images") if self.daemon.HasField(name)]
@@ -97,6 +99,8 @@ def take_stock(fds: Set[int]) -> Estate:
     settle_forks(estate, fds)
     for restore in estate.restores.values():
         settle_handed_over(restore)
+    for fd in sorted(fds - estate.claims()):
+        settle_accepted(estate, fd, fds)
     return estate
 
 
@@ -201,12 +205,55 @@ def settle_handed_over(restore: LeftRestore) -> None:
         criu.ClearField("pid")
 
 
+def settle_accepted(estate: Estate, fd: int, fds: Set[int]) -> None:
+    """Give what CRIU has connected, if *fd* is that, and what it may have sent all it has to, to
+    the restore that was about to note it.
+
+    Of the socket that it came to, nothing but the address is known, which others may have.
+    """
+    found = [
+        restore.record
+        for restore in estate.restores.values()
+        if restore.record.native.listener in fds and is_accepted_for(fd, restore.record)
+    ]
+    if len(found) == 1:
+        found[0].criu_connection = fd
+    elif found:
+        estate.disputed.add(fd)
+        log.error(
+            "a connection by criu is that of one of these: %s; it is not served, and its processes"
+            " wait for their pages: kill them, and restore them anew",
+            ", ".join(record.name for record in found),
+        )
+
+
+def is_accepted_for(fd: int, record: record_pb2.Restore) -> bool:
+    """Whether *fd* is a connection to where CRIU is to connect for this restore."""
+    if record.HasField("criu_connection") or not is_listening(record.native.listener):
+        return False
+    with socket.socket(fileno=os.dup(record.native.listener)) as listener:
+        return is_connected_to(fd, listener)
+
+
 def is_listening(fd: int) -> bool:
     """Whether *fd* is a socket at which connections are accepted."""
     if not stat.S_ISSOCK(os.fstat(fd).st_mode):
         return False
     with socket.socket(fileno=os.dup(fd)) as sock:
         return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def is_connected_to(fd: int, listener: socket.socket) -> bool:
+    """Whether *fd* is a connection that was accepted at *listener*."""
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return False
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        return (
+            sock.family == socket.AF_UNIX
+            and sock.type == listener.type
+            and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            and sock.getsockname() == listener.getsockname()
+        )
 
 
 def left_listener(left: record_pb2.Daemon, kind: int) -> socket.socket:

@@ -333,6 +333,7 @@ class NativeHandoff:
         if not restore.record.message.HasField("criu_connection"):
             return
         connection = socket.socket(fileno=restore.record.message.criu_connection)
+        connection.setblocking(False)
         checkpoint = self._protocol.checkpoint
         sources = await asyncio.to_thread(sources_of, checkpoint) if checkpoint else {}
         self._criu = CriuHandoff(connection, checkpoint, sources, restore)
@@ -343,9 +344,11 @@ class NativeHandoff:
     async def _accept_criu(self, listener: socket.socket, record: RestoreRecord) -> None:
         with listener:
             try:
-                connection = await self._accept(listener)
-                self._restores.custody.keep([connection.fileno()])
-                record.message.criu_connection = connection.detach()
+                # Whoever died may have accepted it already.
+                if not record.message.HasField("criu_connection"):
+                    connection = await self._accept(listener)
+                    self._restores.custody.keep([connection.fileno()])
+                    record.message.criu_connection = connection.detach()
             finally:
                 self._listener = None
                 record.give_up("native.listener")
@@ -362,7 +365,6 @@ class NativeHandoff:
             raise HandoffError(f"hand-off: no criu restore came within {wait_s} s") from None
         finally:
             loop.remove_reader(listener)
-        connection.setblocking(False)
         return connection
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from lazypagesd.keeper import TAKEN_OVER_NAME, Keeper
 from lazypagesd.kernel import fdpass, uffd
 from lazypagesd.service import inherited, systemd
 from lazypagesd.service.custody import capacity_of, custody_of
-from lazypagesd.service.estate import DAEMON_MEMFD_NAME, Estate, take_stock
+from lazypagesd.service.estate import DAEMON_MEMFD_NAME, Estate, is_connected_to, take_stock
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +55,6 @@ class Inheritance:
             useless = {fd for fd in useless if uffd.describe(fd) is None}
         custody.drop(useless)
         fdpass.close_all(useless)
-
-
-def is_connected_to(fd: int, listener: socket.socket) -> bool:
-    """Whether *fd* is a connection that was accepted at *listener*."""
-    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-        return False
-    with socket.socket(fileno=os.dup(fd)) as sock:
-        return (
-            sock.family == socket.AF_UNIX
-            and sock.type == listener.type
-            and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-            and sock.getsockname() == listener.getsockname()
-        )
 
 
 def is_over(fd: int) -> bool:

@@ -101,17 +101,19 @@ def hand_over_to_criu(client: Client, stage: CriuStage) -> None:
     """Restore two processes by CRIU, at a socket that is handed over, in the same way."""
     stage.checkpoint({7: CRIU_PAGES, 8: CRIU_PAGES}, {5})
     numbered = Numbered(client)
-    with (
-        socket.socket(socket.AF_UNIX) as listener,
-        open_directory(stage.images) as images_fd,
-    ):
-        listener.bind(os.fspath(stage.work / "lazy-pages.socket"))
-        listener.listen()
-        numbered.do(opening(images=True), images_fd)
-        numbered.do(pb.Request(serve_criu=pb.ServeCriu()), listener.fileno())
+    await_criu(numbered, stage.images, stage.work / "lazy-pages.socket")
     restore_by_criu(stage)
     assert numbered.do(RELEASE).state.ended
     numbered.close()
+
+
+def await_criu(client: Numbered, images: Path, address: Path) -> None:
+    """Let the daemon wait for CRIU to connect to *address*."""
+    with socket.socket(socket.AF_UNIX) as listener, open_directory(images) as images_fd:
+        listener.bind(os.fspath(address))
+        listener.listen()
+        client.do(opening(images=True), images_fd)
+        client.do(pb.Request(serve_criu=pb.ServeCriu()), listener.fileno())
 
 
 def restore_by_criu(stage: CriuStage) -> None:

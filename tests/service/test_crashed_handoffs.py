@@ -13,8 +13,14 @@ from tests.service.conftest import NR_PAGES
 from tests.service.conftest import Stage as CriuStage
 from tests.service.crashing import crashing_command
 from tests.service.daemon import members, wait_until
-from tests.service.handing_over import KeptServer, hand_over, hand_over_to_criu, restore_by_criu
-from tests.service.manager import Manager
+from tests.service.handing_over import (
+    KeptServer,
+    await_criu,
+    hand_over,
+    hand_over_to_criu,
+    restore_by_criu,
+)
+from tests.service.manager import Manager, Numbered
 from tests.service.serving import opening
 from tests.service.stage import Stage
 from tests.support.victim import victim_program
@@ -180,6 +186,7 @@ LISTENING = (
     f"{SERVICE}.native_handoff:NativeHandoff._listen after 1",
     f"{SERVICE}.native_handoff:NativeHandoff._note after 2",
     f"{SERVICE}.native_handoff:NativeHandoff._accept_criu before 1",
+    f"{ENGINE}.restore_record:RestoreRecord.give_up before 1",
     f"{ENGINE}.restore_record:RestoreRecord.give_up after 1",
     f"{ENGINE}.restore:Restore.add after 1",
     f"{ENGINE}.restore:Restore.release after 1",
@@ -196,3 +203,24 @@ def test_hand_off_by_criu_to_the_service(stage: CriuStage, crashes: Path, points
         hand_over_to_criu(manager.client(), stage)
         manager.wait_for_nothing_stored()
         check_log(manager.log, crashes, points)
+
+
+def test_connection_that_may_be_of_either_is_of_none(
+    stage: CriuStage, crashes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that was accepted, and not noted, at a socket whose address another one has as
+    well is told of: its processes wait, rather than that they read the pages of others."""
+    points = f"{ENGINE}.restore_record:RestoreRecord.give_up before 1"
+    with ExitStack() as stack:
+        manager = Manager(stage.work, command=crashing_command(points, crashes))
+        stack.callback(manager.close)
+        stack.enter_context(manager.following())
+        for directory in (stage.images, stage.work):
+            monkeypatch.chdir(directory)
+            await_criu(Numbered(manager.client()), stage.images, Path("lazy-pages.socket"))
+        restorer = stage.restorer("connect")
+        restorer.do("pid 7", "descriptor 7", f"register 7 {NR_PAGES}")
+        restorer.begin_read(7, 3)
+        manager.wait_for_log("a connection by criu is that of one of these: restore .*, restore")
+        manager.wait_ready(2)
+        assert restorer.waits()
