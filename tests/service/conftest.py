@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.sanitizers import Interpreter
+from tests.service.crashing import build_with_crash_points
 from tests.service.daemon import Daemon
 from tests.service.restorer import Restorer, compile_restorer, write_checkpoint
 
@@ -81,6 +83,12 @@ class Stage:
     def pages(self, pid: int = 7) -> Path:
         """Return the pages file of process *pid*."""
         return self.images / f"pages-{pid}.img"
+
+
+@pytest.fixture(scope="session")
+def crashing(tmp_path_factory: pytest.TempPathFactory) -> Interpreter:
+    """What runs a copy of the package that has crash points."""
+    return build_with_crash_points(tmp_path_factory.mktemp("crashing"))
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from lazypagesd.native import _native
 from lazypagesd.proto import handoff_pb2 as pb
+from tests.sanitizers import Interpreter
 from tests.service.channelled import ChannelStage, at, channels
-from tests.service.daemon import DEADLINE_S, command_with, kill_group, wait_until
+from tests.service.daemon import DEADLINE_S, kill_group, wait_until
 from tests.service.manager import Numbered
 from tests.service.serving import FINISHED, PAGE_SIZE, RELEASE, Client, opening
 from tests.service.test_takeover import LAZY
@@ -32,15 +32,25 @@ def crash() -> str:
 
 
 @pytest.fixture
-def daemon(tmp_path: Path, crash: str) -> Iterator[subprocess.Popen[bytes]]:
+def interpreter(crash: str, request: pytest.FixtureRequest) -> Interpreter:
+    """What runs the daemon, which has crash points if it is to die at one."""
+    found: Interpreter = request.getfixturevalue("crashing") if crash else Interpreter()
+    return found
+
+
+@pytest.fixture
+def daemon(
+    tmp_path: Path, crash: str, interpreter: Interpreter
+) -> Iterator[subprocess.Popen[bytes]]:
     """A daemon with a keeper, and those that follow it, in a group of their own."""
-    environment = {k: v for k, v in os.environ.items() if k != "NOTIFY_SOCKET"}
+    environment = {k: v for k, v in interpreter.whole_environment.items() if k != "NOTIFY_SOCKET"}
     environment["LAZYPAGESD_CRASH_ONCE"] = os.fspath(tmp_path / "crashed")
     if crash:
         environment["LAZYPAGESD_CRASH"] = crash
     with (tmp_path / "log").open("ab") as log:
         daemon = subprocess.Popen(
-            [*command_with({}), "serve", "-v"],
+            interpreter.command("-m", "lazypagesd", "serve", "-v"),
+            cwd=interpreter.directory,
             stdin=subprocess.DEVNULL,
             stderr=log,
             env=environment | {"RUNTIME_DIRECTORY": os.fspath(tmp_path)},
@@ -91,17 +101,11 @@ def test_event_is_read_by_the_daemon_that_the_keeper_starts(
     process.check(90, 110)
 
 
-@pytest.fixture
-def crash_points() -> None:
-    """Skip where the data plane was built without them."""
-    if b"LAZYPAGESD_CRASH" not in Path(_native.__file__).read_bytes():
-        pytest.skip("no crash points: build with LAZYPAGESD_CFLAGS=-DLPD_CRASH_POINTS")
-
-
 WINDOWS = [f"{point}:{n}" for point in ("received", "kept", "noted", "told") for n in range(1, 6)]
 
 
-@pytest.mark.usefixtures("crash_points")
+# The first one waits until a copy has been built.
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("crash", WINDOWS)
 def test_daemon_may_die_in_the_middle_of_an_event(
     channels: ChannelStage, client: Numbered, tmp_path: Path

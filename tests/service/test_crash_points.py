@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.sanitizers import Interpreter
-from tests.service.crashing import build_with_crash_points
 from tests.torture.rounds import CRASHED, Settings, compile_torture, run_round
 
 # The first test waits until a copy has been built.
@@ -16,12 +15,6 @@ pytestmark = [pytest.mark.uffd, pytest.mark.timeout(300)]
 
 # So slow that pages are missing to its end.
 ROUND = Settings(seconds=0.4, nr_threads=4, size_mib=64, pace="32M")
-
-
-@pytest.fixture(scope="module")
-def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Interpreter:
-    """What runs a copy that has crash points."""
-    return build_with_crash_points(tmp_path_factory.mktemp("crashing"))
 
 
 @pytest.fixture(scope="module")
@@ -53,22 +46,22 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_round_is_finished_wherever_it_was(
-    program: Path, tmp_path: Path, interpreter: Interpreter, crash: str
+    program: Path, tmp_path: Path, crashing: Interpreter, crash: str
 ) -> None:
     """Processes that fork, move, unmap, discard and fault find every page right though the daemon
     was killed at that point of a round."""
-    check(program, tmp_path / "round", interpreter, replace(ROUND, crash=crash))
+    check(program, tmp_path / "round", crashing, replace(ROUND, crash=crash))
 
 
 @pytest.mark.parametrize(
     "crash", ["half-moved:10", "moved:1", "moved:20", "clearing:3", "clearing:20"]
 )
 def test_move_takes_place_once(
-    program: Path, tmp_path: Path, interpreter: Interpreter, crash: str
+    program: Path, tmp_path: Path, crashing: Interpreter, crash: str
 ) -> None:
     """So do processes that do little but move pages, which must not be done twice."""
     settings = replace(ROUND, crash=crash, operations="moc")
-    check(program, tmp_path / "round", interpreter, settings)
+    check(program, tmp_path / "round", crashing, settings)
 
 
 def check(program: Path, directory: Path, interpreter: Interpreter, settings: Settings) -> None:
