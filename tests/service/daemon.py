@@ -150,14 +150,28 @@ def members(group: int) -> dict[int, str]:
 
 
 def kill_group(group: int) -> None:
-    """Kill every process of a group, and wait until none is left."""
+    """Kill every daemon and keeper of a group, and wait until none is left.
+
+    Of a group that has ended the number may be another's, which is left alone.
+    """
 
     def is_empty() -> bool:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(group, signal.SIGKILL)
-        return not members(group)
+        ours = [pid for pid in members(group) if is_daemon(pid)]
+        for pid in ours:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not ours
 
     wait_until(is_empty, lambda: f"{members(group)} to end")
+
+
+def is_daemon(pid: int) -> bool:
+    """Whether a process was started to serve: a keeper has the same command."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return any(word in command for word in (b"lazypagesd", b"tests.torture.engine"))
 
 
 def wait_until(happened: Callable[[], bool], what: Callable[[], str]) -> None:
