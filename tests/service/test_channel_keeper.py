@@ -16,8 +16,8 @@ from tests.sanitizers import Interpreter
 from tests.service.channelled import ChannelStage, at, channels
 from tests.service.daemon import DEADLINE_S, kill_group, wait_until
 from tests.service.manager import Numbered
+from tests.service.scene import LAZY
 from tests.service.serving import FINISHED, PAGE_SIZE, RELEASE, Client, opening
-from tests.service.test_takeover import LAZY
 from tests.support.victim import confine, victim_program
 
 __all__ = ["channels", "confine", "victim_program"]

@@ -16,9 +16,9 @@ from lazypagesd.kernel.channel import Api
 from lazypagesd.proto import handoff_pb2 as pb
 from tests.service.channelled import Channelled, ChannelStage, at
 from tests.service.manager import Manager, Numbered
+from tests.service.scene import LAZY
 from tests.service.serving import FINISHED, PAGE_SIZE, PROGRESS, RELEASE, opening
 from tests.service.test_channel import NEVER
-from tests.service.test_takeover import LAZY
 from tests.support.image import Image, wrong_pages
 from tests.support.victim import confine, victim_program
 

@@ -21,9 +21,9 @@ from lazypagesd.proto import handoff_pb2 as pb
 from tests.service.channelled import Channelled, ChannelStage, at
 from tests.service.daemon import DEADLINE_S, wait_until
 from tests.service.manager import Manager, Numbered
+from tests.service.scene import LAZY
 from tests.service.serving import FINISHED, PAGE_SIZE, PROGRESS, RELEASE, opening
 from tests.service.test_channel import NEVER
-from tests.service.test_takeover import LAZY
 from tests.support.victim import confine, victim_program
 
 __all__ = ["confine", "victim_program"]

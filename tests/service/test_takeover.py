@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from lazypagesd.proto import handoff_pb2 as pb
 from lazypagesd.service.custody import KEEPER_ROOM
 from tests.service.daemon import NO_GRACE, wait_until
-from tests.service.manager import Manager, Numbered
+from tests.service.manager import Numbered
+from tests.service.scene import LAZY, Scene, scene
 from tests.service.serving import (
     FINISHED,
     PAGE_SIZE,
@@ -23,50 +22,12 @@ from tests.service.serving import (
     regions_of,
     session,
 )
-from tests.service.stage import BASE, Restored, Stage
+from tests.service.stage import BASE
 from tests.support.victim import victim_program
 
-__all__ = ["victim_program"]
+__all__ = ["scene", "victim_program"]
 
 pytestmark = pytest.mark.uffd
-
-LAZY = pb.Pace(kind=pb.Pace.LAZY)
-
-
-class Scene:
-    """A manager, and processes to be restored; all of it ends with the test."""
-
-    def __init__(self, directory: Path, program: Path, stack: ExitStack) -> None:
-        self._stack = stack
-        self._stage = Stage(directory, program, stack)
-        self._directory = directory
-
-    def manager(self, **options: object) -> Manager:
-        manager = Manager(self._directory, **options)  # type: ignore[arg-type]
-        self._stack.callback(manager.close)
-        manager.wait_ready()
-        return manager
-
-    def restored(self) -> Restored:
-        return self._stage.restored()
-
-    def handed_over(
-        self, manager: Manager, *, pace: pb.Pace | None = None
-    ) -> tuple[Numbered, Restored]:
-        """Return a client that has handed a process over, and has not finished."""
-        restored = self.restored()
-        client = Numbered(manager.client())
-        client.do(opening(pace=pace))
-        client.do(session(regions_of(restored.image)), restored.fd, restored.file)
-        restored.close()
-        return client, restored
-
-
-@pytest.fixture
-def scene(tmp_path: Path, victim_program: Path) -> Iterator[Scene]:
-    """A scene of the test's own."""
-    with ExitStack() as stack:
-        yield Scene(tmp_path, victim_program, stack)
 
 
 def test_process_is_filled_by_the_next_daemon(scene: Scene) -> None:
