@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from lazypagesd import __version__
 from lazypagesd.cli.criu_options import COMMAND
 from lazypagesd.cli.lazy_pages_options import read_options
-from lazypagesd.cli.usage import LAZY_PAGES_USAGE, SERVE_USAGE, USAGE
+from lazypagesd.cli.usage import CAN_TAKE_OVER_USAGE, LAZY_PAGES_USAGE, SERVE_USAGE, USAGE
 from lazypagesd.errors import LazyPagesError
 from lazypagesd.service.logs import start_log
 from lazypagesd.service.options import WARNINGS, DropinOptions
@@ -18,6 +18,7 @@ from lazypagesd.service.options import WARNINGS, DropinOptions
 log = logging.getLogger(__name__)
 
 SERVE = "serve"
+CAN_TAKE_OVER = "can-take-over"
 HELP = {"-h", "--help"}
 VERSION = {"-V", "--version"}
 
@@ -37,6 +38,8 @@ def main(words: Sequence[str] | None = None) -> int:
         # First of all words, unlike lazy-pages, which stands where it may with criu.
         if words[:1] == [SERVE]:
             return run_serve(words[1:])
+        if words[:1] == [CAN_TAKE_OVER]:
+            return run_can_take_over(words[1:])
         return run_lazy_pages(read_options(words, os.environ))
     except (LazyPagesError, OSError) as error:
         log.error("%s", describe(error))
@@ -47,6 +50,8 @@ def usage_of(words: Sequence[str]) -> str:
     """Return what to say to ``--help`` among *words*."""
     if words[0] == SERVE:
         return SERVE_USAGE
+    if words[0] == CAN_TAKE_OVER:
+        return CAN_TAKE_OVER_USAGE
     return LAZY_PAGES_USAGE if COMMAND in words else USAGE
 
 
@@ -59,6 +64,16 @@ def run_serve(words: Sequence[str]) -> int:
     from lazypagesd.service.serve import run
 
     return run(options)
+
+
+def run_can_take_over(words: Sequence[str]) -> int:
+    """Say whether this build could follow the daemon that *words* mean; return the exit code."""
+    from lazypagesd.cli import serve_options
+
+    runtime_dir = serve_options.read_runtime_dir(words, os.environ)
+    from lazypagesd.service.upgrade import check
+
+    return check(runtime_dir)
 
 
 def run_lazy_pages(options: DropinOptions) -> int:

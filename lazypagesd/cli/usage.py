@@ -5,12 +5,14 @@ from __future__ import annotations
 USAGE = """\
 Usage: lazypagesd [OPTIONS] lazy-pages [OPTIONS]
        lazypagesd serve [OPTIONS]
+       lazypagesd can-take-over [OPTIONS]
 
 Feeds memory, page by page, to processes that are being restored while they already run.
 
 Commands:
   lazy-pages     take the place of `criu lazy-pages` for one restore
   serve          stay, and serve whatever restore tools hand over
+  can-take-over  ask, before an upgrade, whether this version can go on where `serve` is
 
 Options:
   -h, --help     say this; `lazypagesd COMMAND --help` says more
@@ -89,4 +91,18 @@ Options:
   -V, --version          say the version
 
 Exit code: 0 after a signal, 1 when it could not begin.
+"""
+
+CAN_TAKE_OVER_USAGE = """\
+Usage: lazypagesd can-take-over [OPTIONS]
+
+Says whether this version of lazypagesd can go on with the restores of the `lazypagesd serve` that
+runs, if that is stopped now.  An upgrade, or downgrade, asks the version that is to be installed.
+
+Options:
+      --runtime-dir DIR  the one of that daemon (default: $RUNTIME_DIRECTORY, else /run/lazypagesd)
+  -h, --help             say this
+  -V, --version          say the version
+
+Exit code: 0 when it can, 1 when it cannot or does not know.
 """

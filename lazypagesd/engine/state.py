@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 MEMFD_NAME = "lazypagesd-session"
 MEMFD_NAME_MAX = 249  # of bytes: see memfd_create(2)
+# Of states that are made here, and the oldest that can be taken over.
+VERSION = int(lib.LPD_STATE_VERSION)
+OLDEST_VERSION = int(lib.LPD_STATE_OLDEST)
 SIZE_OFFSET = int(ffi.offsetof("struct lpd_state", "size"))
 
 
@@ -129,6 +132,11 @@ class State:
         except OSError:
             os.close(fd)
             raise
+
+    @property
+    def version(self) -> int:
+        """That of whoever made it."""
+        return int(self.pointer.version)
 
     @property
     def nr_pages(self) -> int:

@@ -28,6 +28,7 @@ class FFI:
 class Lib:
     LPD_PAGE_SIZE: int
     LPD_STATE_VERSION: int
+    LPD_STATE_OLDEST: int
     LPD_MAX_MESSAGES: int
     LPD_MAX_MESSAGE_SIZE: int
     LPD_NR_LATENCY_BUCKETS: int

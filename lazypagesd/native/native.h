@@ -36,7 +36,13 @@
 
 enum {
 	LPD_PAGE_SIZE = 4096,
+	/*
+	 * Of the states that are made here, and of the oldest that can be taken
+	 * over.  The former grows with every change that an older daemon cannot
+	 * make sense of: here, or in what is beside a state (record.proto).
+	 */
 	LPD_STATE_VERSION = 2,
+	LPD_STATE_OLDEST = 2,
 	LPD_MAX_MESSAGES = 512, /* of one round */
 	LPD_MAX_MESSAGE_SIZE = 32,
 	LPD_NR_LATENCY_BUCKETS = 40,
@@ -121,7 +127,8 @@ struct lpd_counters {
  * effect; without one, nr_arranged is 0.
  */
 struct lpd_state {
-	/* Written once, by lpd_state_init(), and covered by checksum. */
+	/* Written once, by lpd_state_init(), and covered by checksum; whoever
+	 * takes over leaves the version what it is. */
 	uint64_t magic;
 	uint32_t version;
 	uint32_t protocol;
@@ -190,9 +197,10 @@ void lpd_state_set_drain_rate(struct lpd_state *state, uint64_t rate);
 
 /*
  * Check a mapping of size bytes that somebody else left, and changes no more:
- * 0, or -EPROTO (no state, or another version), -EBADMSG (checksum or bounds
- * broken).  A state that passes leads to no page, bit, source or message that
- * is not there.  That no two regions share a bit is not checked.
+ * 0, or -EPROTO (no state, or of a version that is too old or too new),
+ * -EBADMSG (checksum or bounds broken).  A state that passes leads to no page,
+ * bit, source or message that is not there.  That no two regions share a bit is
+ * not checked.
  */
 int lpd_state_check(const struct lpd_state *state, uint64_t size);
 

@@ -244,7 +244,8 @@ static bool variable_valid(const struct lpd_state *state)
 int lpd_state_check(const struct lpd_state *state, uint64_t size)
 {
 	if (size < sizeof(*state) || state->magic != STATE_MAGIC ||
-	    state->version != LPD_STATE_VERSION)
+	    state->version < LPD_STATE_OLDEST ||
+	    state->version > LPD_STATE_VERSION)
 		return -EPROTO;
 	/* Also keeps the sizes computed from nr_pages from wrapping around. */
 	if (state->nr_pages > LPD_USER_SPACE_END / LPD_PAGE_SIZE)

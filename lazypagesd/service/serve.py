@@ -17,7 +17,7 @@ from lazypagesd.engine.restore import Restore
 from lazypagesd.errors import ConfigError
 from lazypagesd.handoff import native
 from lazypagesd.kernel import fdpass
-from lazypagesd.service import reload, systemd
+from lazypagesd.service import reload, systemd, upgrade
 from lazypagesd.service.admission import Admission
 from lazypagesd.service.dropin import raise_descriptor_limit, stop_interrupting
 from lazypagesd.service.estate import left_connection, left_listener
@@ -56,6 +56,7 @@ def run(options: ServeOptions) -> int:
         listener.setblocking(False)
         connections = inheritance.connections(listener, custody)
         inheritance.close_useless(custody)
+        upgrade.publish(options.runtime_dir, inheritance.estate)
         serving = restores.serve(
             listener,
             shared=bool(inheritance.sockets),

@@ -13,7 +13,7 @@ import pytest
 
 import lazypagesd
 from lazypagesd.cli.main import main
-from lazypagesd.cli.usage import LAZY_PAGES_USAGE, USAGE
+from lazypagesd.cli.usage import CAN_TAKE_OVER_USAGE, LAZY_PAGES_USAGE, USAGE
 from lazypagesd.errors import ImageError
 from lazypagesd.service.logs import stop_log
 from lazypagesd.service.options import DropinOptions
@@ -80,10 +80,32 @@ def test_wrong_option_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "code", "message"),
+    [
+        ("2 2", 0, "/state-version: version 2 can be taken over\n"),
+        ("2 3", 1, "/state-version: the daemon leaves state of versions 2 to 3, and this"),
+        ("1 2", 1, "/state-version: the daemon leaves state of versions 1 to 2, and this"),
+        ("", 1, "/state-version: not two versions (b'')\n"),
+        (None, 1, "/state-version: No such file or directory\n"),
+    ],
+)
+def test_can_take_over(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], said: str | None, code: int, message: str
+) -> None:
+    """What the daemon has said decides; where nothing is known, the answer is no."""
+    if said is not None:
+        (tmp_path / "state-version").write_text(said)
+    assert main(["can-take-over", "--runtime-dir", str(tmp_path)]) == code
+    captured = capfd.readouterr()
+    assert f"{tmp_path}{message}" in (captured.err if code else captured.out)
+
+
+@pytest.mark.parametrize(
     ("words", "text"),
     [
         (["--help"], USAGE),
         (["lazy-pages", "--help"], LAZY_PAGES_USAGE),
+        (["can-take-over", "--help"], CAN_TAKE_OVER_USAGE),
         (["-h", "lazy-pages", "--bogus", "-D"], LAZY_PAGES_USAGE),
         (["--version"], f"lazypagesd {lazypagesd.__version__}\n"),
         (["-V"], f"lazypagesd {lazypagesd.__version__}\n"),
@@ -124,3 +146,12 @@ def test_help_and_reference_name_the_same_options(repository: Path) -> None:
     }
     assert said - written == set()
     assert written - said == set()
+
+
+def test_help_and_reference_of_can_take_over_agree(repository: Path) -> None:
+    """Every option that one of them has, the other has too."""
+    reference = (repository / "docs/reference/lazypagesd-can-take-over.md").read_text()
+    code = re.findall(r"`([^`]+)`", reference)
+    assert {option for each in code for option in OPTION.findall(each)} == set(
+        OPTION.findall(CAN_TAKE_OVER_USAGE)
+    )

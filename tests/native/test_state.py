@@ -98,6 +98,13 @@ def test_check_refuses_what_is_no_state(field: str) -> None:
     assert lib.lpd_state_check(state.pointer, state.size) == -errno.EPROTO
 
 
+def test_check_refuses_a_version_that_is_too_old() -> None:
+    """What this build has forgotten how to read is refused as well."""
+    state = Memory.of(TWO)
+    state.pointer.version = lib.LPD_STATE_OLDEST - 1
+    assert lib.lpd_state_check(state.pointer, state.size) == -errno.EPROTO
+
+
 def test_check_refuses_a_mapping_too_small_for_a_state() -> None:
     """Nothing is read of a mapping that ends before the fixed part does."""
     assert lib.lpd_state_check(Memory.of(TWO).pointer, 64) == -errno.EPROTO

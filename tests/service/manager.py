@@ -72,6 +72,7 @@ class Manager:
             passed = {"handoff": self._listener.fileno(), **self.stored}
         environment = {
             "NOTIFY_SOCKET": f"@{self.directory}/notify",
+            "RUNTIME_DIRECTORY": os.fspath(self.directory),
             "LAZYPAGESD_FDSTORE": str(self._capacity),
             "LISTEN_FDS": str(len(passed)),
             "LISTEN_FDNAMES": ":".join(passed),
@@ -101,12 +102,17 @@ class Manager:
         # As systemd waits until nobody is left in the service's cgroup: its keeper is.
         wait_until(lambda: not members(self.process.pid), lambda: "the keeper to end")
 
-    def restart(self) -> None:
-        """Start the next one, and wait until it is ready."""
+    def restart(self, command: Sequence[str] | None = None) -> None:
+        """Start the next one, by another *command* from now on, and wait until it is ready."""
         number = self._nr_ready + 1
+        self.begin_restart(command)
+        self.wait_ready(number)
+
+    def begin_restart(self, command: Sequence[str] | None = None) -> None:
+        """Do the same, and wait for nothing."""
+        self._command = command or self._command
         self._settle()
         self.process = self._spawn()
-        self.wait_ready(number)
 
     def kill_and_restart(self) -> None:
         """Do both."""
