@@ -38,5 +38,9 @@ class SessionError(LazyPagesError):
     """A session that cannot be served any further."""
 
 
+class ForeignStateError(LazyPagesError):
+    """What another version of the daemon has left, and this one cannot read."""
+
+
 class ConfigError(LazyPagesError, ValueError):
     """A command line or configuration file that asks for what cannot be."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -10,7 +12,7 @@ from lazypagesd.engine.memory import Memory, address_of
 from lazypagesd.engine.pace import Pace
 from lazypagesd.engine.pb import record_pb2
 from lazypagesd.engine.record import Record, size_for
-from lazypagesd.errors import SessionError
+from lazypagesd.errors import ForeignStateError, SessionError
 from lazypagesd.kernel import locking
 from lazypagesd.native import ffi, lib
 
@@ -96,19 +98,28 @@ class State:
         """Map a state that another daemon has left, and make it one to begin with.
 
         None if there is no record in it, which is written last: it had not come to be.  Takes
-        ownership of *fd*, unless it is so, or it raises: SessionError if the state is broken.
+        ownership of *fd*, unless it is so, or it raises: SessionError if the state is broken,
+        ForeignStateError if it is of a version that is not ours.
         """
         if not (size := left_size(fd)):
             return None
         state = cls(fd, size)
-        if state.record.read() is None:
-            state.unmap()
-            return None
-        if code := lib.lpd_state_check(state.pointer, state.pointer.size):
-            state.unmap()
-            raise SessionError(f"its state cannot be taken over ({os.strerror(-code)})")
+        with contextlib.ExitStack() as undo:
+            undo.callback(state.unmap)
+            if state.record.read() is None:
+                return None
+            state._check()
+            undo.pop_all()
         lib.lpd_state_take_over(state.pointer)
         return state
+
+    def _check(self) -> None:
+        code = lib.lpd_state_check(self.pointer, self.pointer.size)
+        if code == -errno.EPROTONOSUPPORT:
+            ours = f"{OLDEST_VERSION} to {VERSION}"
+            raise ForeignStateError(f"of version {self.version} (ours: {ours})")
+        if code:
+            raise SessionError(f"its state cannot be taken over ({os.strerror(-code)})")
 
     def fork(self, name: str, child_fd: int, *, record_size: int = 0) -> State:
         """Make the state of the process behind *child_fd*, which forked from this one's.

@@ -197,10 +197,11 @@ void lpd_state_set_drain_rate(struct lpd_state *state, uint64_t rate);
 
 /*
  * Check a mapping of size bytes that somebody else left, and changes no more:
- * 0, or -EPROTO (no state, or of a version that is too old or too new),
- * -EBADMSG (checksum or bounds broken).  A state that passes leads to no page,
- * bit, source or message that is not there.  That no two regions share a bit is
- * not checked.
+ * 0, or -EPROTO (no state), -EBADMSG (checksum or bounds broken), or
+ * -EPROTONOSUPPORT (of a version that is too old or too new: magic, version,
+ * size and checksum are where they are in every version).  A state that passes
+ * leads to no page, bit, source or message that is not there.  That no two
+ * regions share a bit is not checked.
  */
 int lpd_state_check(const struct lpd_state *state, uint64_t size);
 

@@ -243,18 +243,20 @@ static bool variable_valid(const struct lpd_state *state)
 
 int lpd_state_check(const struct lpd_state *state, uint64_t size)
 {
-	if (size < sizeof(*state) || state->magic != STATE_MAGIC ||
-	    state->version < LPD_STATE_OLDEST ||
-	    state->version > LPD_STATE_VERSION)
+	if (size < sizeof(*state) || state->magic != STATE_MAGIC)
 		return -EPROTO;
+	if (state->checksum != fixed_checksum(state))
+		return -EBADMSG;
+	if (state->version < LPD_STATE_OLDEST ||
+	    state->version > LPD_STATE_VERSION)
+		return -EPROTONOSUPPORT;
 	/* Also keeps the sizes computed from nr_pages from wrapping around. */
 	if (state->nr_pages > LPD_USER_SPACE_END / LPD_PAGE_SIZE)
 		return -EBADMSG;
 
 	struct lpd_state expected;
 	lay_out(&expected, state->nr_pages);
-	if (state->checksum != fixed_checksum(state) || state->size != size ||
-	    state->size != expected.size ||
+	if (state->size != size || state->size != expected.size ||
 	    state->bits_offset != expected.bits_offset ||
 	    state->unmapped_offset != expected.unmapped_offset ||
 	    state->table_offset[0] != expected.table_offset[0] ||

@@ -2,7 +2,8 @@
 
 Descriptors are under the numbers that they had (inherited.py).  What is broken is logged, and
 fails alone: a process whose session cannot be taken over waits for its pages, and reads no zeros,
-for as long as its userfaultfd is open.
+for as long as its userfaultfd is open.  What another version has left is not broken: we do not
+begin, so that all of it is there still for the daemon that can go on.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from lazypagesd.engine.pb import record_pb2
 from lazypagesd.engine.record import RecordFile
 from lazypagesd.engine.restore import fds_of
 from lazypagesd.engine.state import State
-from lazypagesd.errors import LazyPagesError, SessionError
+from lazypagesd.errors import ForeignStateError, LazyPagesError, SessionError
 from lazypagesd.kernel import pidfd, uffd
 
 DAEMON_MEMFD_NAME = "lazypagesd-daemon"
@@ -112,10 +113,17 @@ def named(fds: Set[int], name: str) -> list[int]:
 def take(
     how: Callable[[int, Set[int], Estate], None], fd: int, fds: Set[int], estate: Estate
 ) -> None:
-    """Take the thing in *fd*, and log what is wrong with it."""
+    """Take the thing in *fd*, and log what is wrong with it.
+
+    Raises ForeignStateError, before anything has been changed, if it is not for us.
+    """
     name = uffd.target(fd)
     try:
         how(fd, fds, estate)
+    except ForeignStateError as error:
+        raise ForeignStateError(
+            f"{name}: {error}: start the one that has left it, or a newer one"
+        ) from None
     except (LazyPagesError, OSError, DecodeError, ValueError) as error:
         estate.is_whole = False
         log.error("%s: %s; who waits for a page of it goes on waiting", name, error)
@@ -177,11 +185,11 @@ def take_session(fd: int, fds: Set[int], estate: Estate) -> None:
 
 
 def refuse_unknown(message: Message) -> None:
-    """Raise SessionError if a newer daemon has left something that we do not know."""
+    """Raise ForeignStateError if a newer daemon has left something that we do not know."""
     size = message.ByteSize()
     message.DiscardUnknownFields()
     if message.ByteSize() != size:
-        raise SessionError("a newer lazypagesd has left it: start that one, or a newer one")
+        raise ForeignStateError("a newer lazypagesd has left it")
 
 
 def settle_forks(estate: Estate, fds: Set[int]) -> None:

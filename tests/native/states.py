@@ -35,6 +35,14 @@ def nr_pages_of(regions: Sequence[Region]) -> int:
     return sum(region.nr_pages for region in regions)
 
 
+def mend_checksum(state: CData) -> None:
+    """Make the checksum of a struct lpd_state right."""
+    total = 0xCBF29CE484222325
+    for byte in bytes(ffi.buffer(state, ffi.offsetof("struct lpd_state", "checksum"))):
+        total = (total ^ byte) * 0x100000001B3 % 2**64
+    state.checksum = total
+
+
 class Memory:
     """A struct lpd_state at *pointer*, in memory that this object keeps."""
 

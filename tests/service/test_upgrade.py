@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from lazypagesd.native import lib
 from tests.sanitizers import Interpreter, build, copy_package
-from tests.service.daemon import command_with
+from tests.service.daemon import DEADLINE_S, command_with
 from tests.service.scene import LAZY, Scene, scene
 from tests.service.serving import FINISHED, RELEASE
 from tests.service.stage import BASE, NR_PAGES
@@ -88,4 +89,20 @@ def test_downgrade_is_refused_before(scene: Scene, newer: list[str]) -> None:
     ) in message
     client.do(FINISHED)
     client.do(RELEASE)
+    restored.check()
+
+
+def test_downgrade_that_is_tried_loses_nothing(scene: Scene, newer: list[str]) -> None:
+    """An older build that is started nevertheless refuses to begin, and says who could; and that
+    one goes on."""
+    manager = scene.manager(command=newer)
+    client, restored = scene.handed_over(manager, pace=LAZY)
+    client.do(FINISHED)
+    manager.kill()
+    stored = set(manager.stored)
+    manager.begin_restart(THIS)
+    assert manager.process.wait(DEADLINE_S) == 1
+    assert re.search("Error: .*restore 1/0.*: of version 3.*start the one that has", manager.log)
+    assert set(manager.stored) == stored
+    manager.restart(newer)
     restored.check()
