@@ -11,6 +11,7 @@ import struct
 import zlib
 
 from lazypagesd.engine.memory import Memory
+from lazypagesd.errors import SessionError
 
 # Which of the two is newer, its length, and the checksum of all that.
 HEAD = struct.Struct("=QII")
@@ -32,9 +33,15 @@ class Record:
         self._places = memory[:half], memory[half:]
 
     def read(self) -> bytes | None:
-        """Return the message, or None if there is none yet."""
-        found = [self._read(place) for place in self._places]
-        return max((each for each in found if each), default=(0, None))[1]
+        """Return the message, or None if there is none yet.  Raises SessionError if it is
+        broken."""
+        found = [each for place in self._places if (each := self._read(place))]
+        if found:
+            return max(found)[1]
+        # Whoever was killed while writing the first one has left no head.
+        if any(any(place[: HEAD.size]) for place in self._places):
+            raise SessionError("its record is broken")
+        return None
 
     def write(self, message: bytes) -> None:
         """Replace the message.  Raises OverflowError if there is no room for it."""
@@ -89,7 +96,8 @@ class RecordFile:
             raise
 
     def read(self) -> bytes | None:
-        """Return the message, or None if there is none yet."""
+        """Return the message, or None if there is none yet.  Raises SessionError if it is
+        broken."""
         return self._record.read()
 
     def write(self, message: bytes) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from lazypagesd.engine.record import HEAD, Record, RecordFile, size_for
+from lazypagesd.errors import SessionError
 
 ROOM = 100
 
@@ -72,3 +73,14 @@ def test_record_file_is_found_by_its_descriptor() -> None:
     assert other.read() == b"message"
     other.close()
     file.close()
+
+
+def test_record_that_is_broken_is_told_from_none(memory: bytearray) -> None:
+    """Where something was written, and nothing of it is sound, that is no record that has yet to
+    be written."""
+    record = open_record(memory)
+    assert record.read() is None
+    record.write(b"first")
+    memory[HEAD.size] ^= 1
+    with pytest.raises(SessionError, match="its record is broken"):
+        record.read()
