@@ -51,8 +51,8 @@ class Manager:
         self.path = directory / "handoff.socket"
         self.stored: dict[str, int] = {}
         self.log_path = directory / "log"
-        self._capacity = capacity
-        self._command = command or command_with(times or {})
+        self.capacity = capacity
+        self.command = command or command_with(times or {})
         self._nr_ready = 0
         self._changed = threading.Condition()
         self._clients: list[Client] = []
@@ -73,7 +73,7 @@ class Manager:
         environment = {
             "NOTIFY_SOCKET": f"@{self.directory}/notify",
             "RUNTIME_DIRECTORY": os.fspath(self.directory),
-            "LAZYPAGESD_FDSTORE": str(self._capacity),
+            "LAZYPAGESD_FDSTORE": str(self.capacity),
             "LISTEN_FDS": str(len(passed)),
             "LISTEN_FDNAMES": ":".join(passed),
         }
@@ -81,7 +81,7 @@ class Manager:
         prepare = [sys.executable, "-c", PREPARE, ",".join(map(str, fds))]
         with self.log_path.open("ab") as log:
             return subprocess.Popen(
-                [*prepare, *self._command, "serve", "-v"],
+                [*prepare, *self.command, "serve", "-v"],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 env=os.environ | environment,
@@ -102,6 +102,11 @@ class Manager:
         # As systemd waits until nobody is left in the service's cgroup: its keeper is.
         wait_until(lambda: not members(self.process.pid), lambda: "the keeper to end")
 
+    def kill_all(self) -> None:
+        """Kill the daemon and its keeper at the same moment."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.kill()
+
     def restart(self, command: Sequence[str] | None = None) -> None:
         """Start the next one, by another *command* from now on, and wait until it is ready."""
         number = self._nr_ready + 1
@@ -110,7 +115,7 @@ class Manager:
 
     def begin_restart(self, command: Sequence[str] | None = None) -> None:
         """Do the same, and wait for nothing."""
-        self._command = command or self._command
+        self.command = command or self.command
         self._settle()
         self.process = self._spawn()
 
@@ -168,7 +173,7 @@ class Manager:
         if "FDSTORE" in fields:
             assert fields["FDPOLL"] == "0"
             self._remove(fields["FDNAME"])
-            if len(self.stored) < self._capacity:
+            if len(self.stored) < self.capacity:
                 self.stored[fields["FDNAME"]] = fds.pop()
         elif "FDSTOREREMOVE" in fields:
             self._remove(fields["FDNAME"])
@@ -201,6 +206,31 @@ class Manager:
         """Connect."""
         self._clients.append(Client(self.path))
         return self._clients[-1]
+
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Do nothing of what the daemon asks for meanwhile."""
+        with self._changed:
+            yield
+
+    def nr_waiting(self) -> int:
+        """Return how many threads wait for a page of those userfaultfds that are stored."""
+        lines = [
+            line
+            for fd in self.stored.values()
+            for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
+            if line.startswith("pending:")
+        ]
+        return sum(int(line.split()[1]) for line in lines)
+
+    def state_of(self, name: str) -> int:
+        """Return the stored memfd that is the state of a process; it stays the manager's."""
+        [found] = [
+            fd
+            for fd in self.stored.values()
+            if f"lazypagesd-session:{name} " in os.fspath(Path(f"/proc/self/fd/{fd}").readlink())
+        ]
+        return found
 
     def close(self) -> None:
         """End the daemon, and let go of all that is stored."""
