@@ -24,11 +24,9 @@ def publish(runtime_dir: Path, estate: Estate) -> None:
     """Say in *runtime_dir* what this daemon, which has taken *estate* over, is going to leave."""
     path = runtime_dir / FILE_NAME
     taken = [each.state.version for left in estate.restores.values() for each in left.sessions]
-    unfinished = path.with_name(f".{FILE_NAME}")
     try:
-        # Replaced as a whole: somebody may be reading it.
-        unfinished.write_text(f"{min([VERSION, *taken])} {VERSION}\n")
-        unfinished.replace(path)
+        # In place: the file may be ours where the directory is not.  Half of it is none.
+        path.write_text(f"{min([VERSION, *taken])} {VERSION}\n")
     except OSError as error:
         log.warning("%s: %s, ignoring", path, error.strerror)
 

@@ -258,3 +258,10 @@ def test_signal_that_ends_it_is_survived(bed: Bed, stage: Stage) -> None:
     os.kill(bed.daemon_pid(), signal.SIGSEGV)
     restored.check()
     restore.finished()
+
+
+def test_upgrade_can_ask_first(bed: Bed) -> None:
+    """The sandboxed daemon says, where it is looked for, what it leaves."""
+    bed.run("systemctl", "start", SERVICE)
+    answer = bed.run("lazypagesd", "can-take-over")
+    assert answer.startswith("/run/lazypagesd/state-version: version ")
