@@ -13,10 +13,18 @@ import pytest
 from lazypagesd.engine.state import left_size
 from lazypagesd.native import ffi
 from lazypagesd.service.custody import KEEPER_ROOM
-from tests.service.daemon import OFTEN, wait_until
+from tests.service.daemon import NO_GRACE, OFTEN, wait_until
 from tests.service.manager import Manager, Numbered
 from tests.service.scene import LAZY, Scene, scene
-from tests.service.serving import FINISHED, PAGE_SIZE, PROGRESS, opening
+from tests.service.serving import (
+    FINISHED,
+    PAGE_SIZE,
+    PROGRESS,
+    Client,
+    opening,
+    regions_of,
+    session,
+)
 from tests.service.stage import BASE, NR_PAGES, Restored
 from tests.support.victim import Victim, victim_program
 
@@ -139,6 +147,36 @@ def test_manager_that_hangs_is_refused(scene: Scene) -> None:
         restored.check(0, 20)
     restored.check()
     assert client.do(PROGRESS).state.nr_missing == 0
+
+
+def handed_over_without_numbers(scene: Scene, manager: Manager) -> tuple[Client, Restored]:
+    """Return a client that has handed a process over, and has not finished."""
+    restored = scene.restored()
+    client = manager.client()
+    client.do(opening())
+    client.do(session(regions_of(restored.image)), restored.fd, restored.file)
+    restored.close()
+    return client, restored
+
+
+def test_client_without_numbers_has_to_begin_anew(scene: Scene) -> None:
+    """Nobody knows whether it has had its last answer, so it hears the end of the connection."""
+    manager = scene.manager(times=NO_GRACE)
+    client, _restored = handed_over_without_numbers(scene, manager)
+    manager.kill_and_restart()
+    assert client.socket.recv(1) == b""
+    manager.wait_for_log("restore 1: .* the client's requests have no numbers: begin anew")
+
+
+def test_restore_without_numbers_goes_on_once_it_has_finished(scene: Scene) -> None:
+    """Its client has done all that it has to, though it does not hear how it ends."""
+    manager = scene.manager()
+    client, restored = handed_over_without_numbers(scene, manager)
+    client.do(FINISHED)
+    manager.kill_and_restart()
+    assert client.socket.recv(1) == b""
+    restored.check()
+    manager.wait_for_nothing_stored()
 
 
 def overwrite(fd: int, start: int) -> None:

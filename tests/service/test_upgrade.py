@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from lazypagesd.engine.record import RecordFile
+from lazypagesd.engine.restore_record import MEMFD_NAME
+from lazypagesd.kernel.uffd import target
 from lazypagesd.native import lib
 from tests.sanitizers import Interpreter, build, copy_package
 from tests.service.daemon import DEADLINE_S, command_with
@@ -106,3 +110,22 @@ def test_downgrade_that_is_tried_loses_nothing(scene: Scene, newer: list[str]) -
     assert set(manager.stored) == stored
     manager.restart(newer)
     restored.check()
+
+
+def test_record_with_a_field_that_is_not_known_is_left_alone(scene: Scene) -> None:
+    """Whoever has written it knows more of the restore than we do, and so we do not begin."""
+    manager = scene.manager()
+    client, _restored = scene.handed_over(manager, pace=LAZY)
+    client.do(FINISHED)
+    manager.kill()
+    [fd] = [fd for fd in manager.stored.values() if MEMFD_NAME in target(fd)]
+    file = RecordFile(os.dup(fd))
+    message = file.read()
+    assert message is not None
+    file.write(message + b"\xf8\x3f\x01")  # field 1023: 1
+    file.close()
+    stored = set(manager.stored)
+    manager.begin_restart()
+    assert manager.process.wait(DEADLINE_S) == 1
+    assert "a newer lazypagesd has left it: start the one that has left it" in manager.log
+    assert set(manager.stored) == stored
