@@ -24,6 +24,7 @@ do_install() {
 	trap 'rm -rf "$source" "$new"' EXIT
 	copy_source "$source"
 	make_environment "$source" "$new"
+	check_state "$new"
 	move_to "$new" "$LIBDIR"
 	# At once, for a daemon may start at any time; one that runs has loaded what it needs.
 	rm -rf "${DESTDIR:?}$LIBDIR.old"
@@ -41,6 +42,12 @@ check_tools() {
 	"$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 	[[ -e $("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h ]] || missing+=(python3-dev)
 	((${#missing[@]} == 0)) || fail "missing: apt-get install ${missing[*]}"
+}
+
+# A daemon that runs may leave what an older one could not go on with.
+check_state() {
+	[[ -z $DESTDIR && -e /run/lazypagesd/state-version ]] || return 0
+	"$1/bin/python3" -I -m lazypagesd can-take-over >/dev/null || fail "nothing has been installed"
 }
 
 # What was built in the checkout is no part of it: a module that is gone there would stay.

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn, Protocol
 
 from lazypagesd.engine.custody import Custody
@@ -19,6 +19,7 @@ from lazypagesd.engine.pace import EAGER, Pace
 from lazypagesd.engine.pb import record_pb2
 from lazypagesd.engine.restore import Restore
 from lazypagesd.engine.restore_record import RestoreRecord, fds_of
+from lazypagesd.engine.session import Session
 from lazypagesd.engine.statistics import report
 from lazypagesd.errors import LazyPagesError
 from lazypagesd.keeper import Keeper
@@ -33,6 +34,9 @@ log = logging.getLogger(__name__)
 
 # How long processes of a restore that failed may take to be killed by their restore tool.
 FAILED_GRACE_S = 10.0
+
+# Of processes in one line of the log.
+MAX_NAMES = 20
 
 
 class Handoff(Protocol):
@@ -350,9 +354,10 @@ class Restores:
                 return
             self._die(number)
         log.warning(
-            "%s: filling the %d pages that are missing first; a second signal gives them up",
+            "%s: filling the %d pages that are missing first; a second signal gives them up: %s",
             signal.Signals(number).name,
             sum(restore.nr_missing for restore in served),
+            names_of([session for restore in served for session in restore.live]),
         )
         # Whoever is lazy would never finish.
         for restore in served:
@@ -388,6 +393,13 @@ class Restores:
 def name_of(restore: Restore | None) -> str:
     """Say whom a line of the log is about."""
     return restore.name if restore else "a connection"
+
+
+def names_of(sessions: Sequence[Session]) -> str:
+    """Name processes, as many as fit a line."""
+    names = [f"process {session.name}" for session in sessions[:MAX_NAMES]]
+    more = len(sessions) - len(names)
+    return ", ".join([*names, *([f"and {more} more"] if more else [])])
 
 
 def log_statistics(restore: Restore) -> list[str]:

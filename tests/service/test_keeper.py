@@ -9,6 +9,8 @@ import pytest
 
 from tests.service.conftest import NR_PAGES, Stage
 from tests.service.daemon import KEEPER, Daemon, members, wait_until
+from tests.support import memory_cgroup
+from tests.support.memory_cgroup import MemoryCgroup
 
 pytestmark = pytest.mark.uffd
 
@@ -159,3 +161,23 @@ def test_daemon_without_a_keeper_does_not_leave(stage: Stage) -> None:
     daemon.wait_for_log("SIGUSR2: without a keeper all would be lost, ignoring")
     restorer.check(7, NR_PAGES)
     assert daemon.wait() == 0
+
+
+def test_daemon_that_has_no_memory_left_is_followed(stage: Stage) -> None:
+    """One that the kernel kills for the memory that it needs is followed as any other."""
+    if not memory_cgroup.is_there():
+        pytest.skip(f"no memory cgroup of the first version at {memory_cgroup.ROOT}")
+    daemon = start(stage, "--drain", "lazy")
+    restorer = stage.released()
+    assert restorer.read(7, 3) == "right"
+    [serving] = daemons(daemon)
+    with MemoryCgroup(kills=True) as cgroup:
+        cgroup.admit(serving)
+        cgroup.limit(0)
+        # Whatever it needs now is too much.
+        for page in range(4, NR_PAGES):
+            assert restorer.read(7, page) == "right"
+        wait_until(lambda: serving not in members(daemon.process.pid), lambda: daemon.log)
+        assert daemon.process.wait() == -signal.SIGKILL
+        restorer.check(7, NR_PAGES)
+        wait_until(lambda: not members(daemon.process.pid), lambda: f"their end: {daemon.log}")

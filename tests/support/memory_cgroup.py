@@ -26,10 +26,11 @@ def is_there() -> bool:
 class MemoryCgroup(Closing):
     """One cgroup, which must be empty again when it is closed."""
 
-    def __init__(self) -> None:
-        """Make a cgroup that has room for everything."""
+    def __init__(self, *, kills: bool = False) -> None:
+        """Make a cgroup that has room for everything; one that *kills* has somebody killed when
+        there is no more."""
         self._path = Path(tempfile.mkdtemp(prefix="lazypagesd-", dir=ROOT))
-        self._write("memory.oom_control", 1)
+        self._write("memory.oom_control", int(not kills))
 
     def admit(self, pid: int) -> None:
         """Charge what the process gets from now on to the cgroup."""
