@@ -181,3 +181,23 @@ def test_daemon_that_has_no_memory_left_is_followed(stage: Stage) -> None:
         assert daemon.process.wait() == -signal.SIGKILL
         restorer.check(7, NR_PAGES)
         wait_until(lambda: not members(daemon.process.pid), lambda: f"their end: {daemon.log}")
+
+
+def test_successors_that_cannot_begin_lose_nothing(stage: Stage) -> None:
+    """Three daemons in a row that find the images spoilt end at once, and the one that finds them
+    whole goes on; who faults waits."""
+    daemon = start(stage, "--drain", "lazy")
+    restorer = stage.released()
+    assert restorer.read(7, 3) == "right"
+    inventory = stage.images / "inventory.img"
+    inventory.rename(inventory.with_suffix(".aside"))
+    [serving] = daemons(daemon)
+    os.kill(serving, signal.SIGKILL)
+    daemon.process.wait()
+    wait_until(lambda: len(daemon.errors) >= 3, lambda: daemon.log)
+    restorer.begin_read(7, 4)
+    inventory.with_suffix(".aside").rename(inventory)
+    assert restorer.page() == "7 4 right"
+    restorer.check(7, NR_PAGES)
+    wait_until(lambda: not members(daemon.process.pid), lambda: f"their end: {daemon.log}")
+    assert all("inventory.img" in error for error in daemon.errors)
