@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import socket
 
-from lazypagesd.handoff.native import Refused, Session
+from lazypagesd.handoff.native import Session
+from lazypagesd.handoff.packets import Refused
 from lazypagesd.kernel.channel import (
     CLOSED,
     MAPPING_TYPES,

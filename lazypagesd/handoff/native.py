@@ -18,19 +18,19 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from google.protobuf.message import DecodeError
-
 from lazypagesd.closing import Closing
-from lazypagesd.engine.pace import EAGER, LAZY, MAX_RATE, Pace
+from lazypagesd.engine.pace import Pace
 from lazypagesd.engine.pb import record_pb2
-from lazypagesd.errors import HandoffError, ImageError
-from lazypagesd.handoff.vetting import (
-    ALL_EVENTS,
-    MAPPING_EVENTS,
-    look_at,
-    reason_against_listener,
-    reasons_against,
+from lazypagesd.errors import ImageError
+from lazypagesd.handoff.packets import (
+    FDS_MAX,
+    VERSION,
+    Refused,
+    decode,
+    pace_of,
+    reasons_against_pace,
 )
+from lazypagesd.handoff.vetting import look_at, reason_against_listener, types_needed, vet
 from lazypagesd.images.checkpoint import Checkpoint
 from lazypagesd.images.pagemap import PageMap
 from lazypagesd.images.regions import NamedRegion, RegionTable
@@ -38,21 +38,7 @@ from lazypagesd.kernel import channel, fdpass, pidfd, uffd
 from lazypagesd.proto import handoff_pb2 as pb
 from lazypagesd.sources.file import FileSource
 
-VERSION = 1
-PACKET_MAX = 1 << 16
-FDS_MAX = 16
 NAME = re.compile("[ -~]{0,64}")
-# An answer is a packet as well: there may be a reason for each of thousands of regions.
-REASONS_MAX = 32
-REASON_MAX = 300  # characters, which become six bytes each at worst
-
-
-class Refused(HandoffError):
-    """A request that is not carried out; *reasons* are what the client is told."""
-
-    def __init__(self, reasons: Sequence[str]) -> None:
-        self.reasons = tuple(shorten(reasons))
-        super().__init__(f"hand-off: refused: {'; '.join(self.reasons)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,68 +372,6 @@ class Protocol(Closing):
         return pending.session(self._nr_sessions - 1, page_map, sources)
 
 
-def decode(data: bytes) -> pb.Request:
-    """Return the request that a packet is; Refused if it is none, or says what we do not know."""
-    if len(data) > PACKET_MAX:
-        raise Refused([f"the packet is too long: send at most {PACKET_MAX} bytes"])
-    try:
-        request = pb.Request.FromString(data)
-    except DecodeError:
-        raise Refused([f"the packet is no Request ({data[:16].hex()})"]) from None
-    size = request.ByteSize()
-    request.DiscardUnknownFields()
-    if request.ByteSize() != size or request.WhichOneof("kind") is None:
-        raise Refused([f"the request has fields that are not known: speak version {VERSION}"])
-    return request
-
-
-def reasons_against_pace(pace: pb.Pace) -> list[str]:
-    """Return why *pace* is none."""
-    if pace.kind not in pb.Pace.Kind.values():
-        return [f"pace: kind {pace.kind} is not known: speak version {VERSION}"]
-    least, most = (1, MAX_RATE) if pace.kind == pb.Pace.PACED else (0, 0)
-    if not least <= pace.rate <= most:
-        kind = pb.Pace.Kind.Name(pace.kind)
-        return [f"pace: {kind} has a rate from {least} to {most}, not {pace.rate}"]
-    return []
-
-
-def pace_of(pace: pb.Pace) -> Pace:
-    """Return *pace* as the engine has it; Refused if it is none."""
-    if reasons := reasons_against_pace(pace):
-        raise Refused(reasons)
-    ends = {pb.Pace.EAGER: EAGER, pb.Pace.LAZY: LAZY}
-    return ends.get(pace.kind) or Pace(pace.rate)
-
-
-def types_needed(request: pb.AddSession) -> channel.Type:
-    """Return which messages a channel has to send for what *request* says of its process."""
-    types = channel.Type.PAGEFAULT
-    if not request.never_forks:
-        types |= channel.Type.FORK
-    if not request.never_changes_mappings:
-        types |= channel.MAPPING_TYPES
-    return types
-
-
-def vet(fd: int, request: pb.AddSession) -> list[str]:
-    """Return every reason why the descriptor *fd* cannot be served as *request* wants it."""
-    if request.channel:
-        reason = channel.reason_against(fd)
-        return [f"descriptor 0 is no channel: {reason} ({uffd.target(fd)})"] if reason else []
-    found = uffd.describe(fd)
-    if found is None:
-        return [f"descriptor 0 is no userfaultfd ({uffd.target(fd)})"]
-    required = ALL_EVENTS
-    if request.never_forks:
-        required &= ~uffd.Feature.EVENT_FORK
-    if request.never_changes_mappings:
-        required &= ~MAPPING_EVENTS
-    remedy = "ask for it in UFFDIO_API, or say never_forks or never_changes_mappings if so"
-    reasons = reasons_against(found, required, remedy=remedy)
-    return [f"the userfaultfd cannot be served: {reason}" for reason in reasons]
-
-
 def load(directory_fd: int) -> Checkpoint:
     """Load the images in a directory, which a client has opened; Refused says what is wrong."""
     try:
@@ -456,10 +380,3 @@ def load(directory_fd: int) -> Checkpoint:
         raise Refused([f"images: {error}"]) from error
     except OSError as error:
         raise Refused([f"images: {error.filename or 'directory'}: {error.strerror}"]) from error
-
-
-def shorten(reasons: Sequence[str]) -> list[str]:
-    """Return as much of *reasons* as fits an answer, in characters that fit it too."""
-    more = len(reasons) - REASONS_MAX
-    kept = [*reasons[:REASONS_MAX], *([f"and {more} more"] if more > 0 else [])]
-    return [reason[:REASON_MAX].encode(errors="backslashreplace").decode() for reason in kept]

@@ -8,7 +8,8 @@ import stat
 from collections.abc import Sequence
 
 from lazypagesd.errors import SourceError
-from lazypagesd.kernel import uffd
+from lazypagesd.kernel import channel, uffd
+from lazypagesd.proto import handoff_pb2 as pb
 from lazypagesd.sources.file import FileSource
 
 MAPPING_EVENTS = uffd.Feature.EVENT_REMAP | uffd.Feature.EVENT_REMOVE | uffd.Feature.EVENT_UNMAP
@@ -64,3 +65,31 @@ def reason_against_listener(fd: int) -> str | None:
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return "the socket does not listen: call listen() first"
     return None
+
+
+def types_needed(request: pb.AddSession) -> channel.Type:
+    """Return which messages a channel has to send for what *request* says of its process."""
+    types = channel.Type.PAGEFAULT
+    if not request.never_forks:
+        types |= channel.Type.FORK
+    if not request.never_changes_mappings:
+        types |= channel.MAPPING_TYPES
+    return types
+
+
+def vet(fd: int, request: pb.AddSession) -> list[str]:
+    """Return every reason why the descriptor *fd* cannot be served as *request* wants it."""
+    if request.channel:
+        reason = channel.reason_against(fd)
+        return [f"descriptor 0 is no channel: {reason} ({uffd.target(fd)})"] if reason else []
+    found = uffd.describe(fd)
+    if found is None:
+        return [f"descriptor 0 is no userfaultfd ({uffd.target(fd)})"]
+    required = ALL_EVENTS
+    if request.never_forks:
+        required &= ~uffd.Feature.EVENT_FORK
+    if request.never_changes_mappings:
+        required &= ~MAPPING_EVENTS
+    remedy = "ask for it in UFFDIO_API, or say never_forks or never_changes_mappings if so"
+    reasons = reasons_against(found, required, remedy=remedy)
+    return [f"the userfaultfd cannot be served: {reason}" for reason in reasons]

@@ -16,7 +16,7 @@ from lazypagesd.engine.restore import Restore
 from lazypagesd.engine.restore_record import RestoreRecord
 from lazypagesd.engine.state import memory_of
 from lazypagesd.errors import HandoffError, LazyPagesError
-from lazypagesd.handoff import native
+from lazypagesd.handoff import native, packets
 from lazypagesd.handoff.channel import agree
 from lazypagesd.handoff.criu import wait_for_message
 from lazypagesd.handoff.native import Step
@@ -165,9 +165,9 @@ class NativeHandoff:
     def _answer_again(self, left: record_pb2.Native) -> None:
         # It may not have been sent, and its request may be there still.
         with contextlib.suppress(BlockingIOError, ConnectionError):
-            message = fdpass.peek(self._connection, native.PACKET_MAX + 1)
+            message = fdpass.peek(self._connection, packets.PACKET_MAX + 1)
             with contextlib.closing(message):
-                if message.data and native.decode(message.data).number == left.nr_done:
+                if message.data and packets.decode(message.data).number == left.nr_done:
                     fdpass.consume(self._connection, message)
         self._send(pb.Answer.FromString(left.answer))
 
@@ -192,7 +192,7 @@ class NativeHandoff:
         return await self._next()
 
     async def _next(self) -> fdpass.Message:
-        return await wait_for_message(self._connection, native.PACKET_MAX + 1)
+        return await wait_for_message(self._connection, packets.PACKET_MAX + 1)
 
     # False where there is no request: the client has left.
     async def _carry_out(self, message: fdpass.Message) -> bool:
@@ -207,9 +207,9 @@ class NativeHandoff:
                 finished = step is Step.FINISHED
                 self._note(answer, finished=finished)
             except (LazyPagesError, OSError) as error:
-                reasons = error.reasons if isinstance(error, native.Refused) else [str(error)]
+                reasons = error.reasons if isinstance(error, packets.Refused) else [str(error)]
                 self._consume(message)
-                self._send(pb.Answer(refused=native.shorten(reasons)))
+                self._send(pb.Answer(refused=packets.shorten(reasons)))
                 raise
             if finished and self.restore is not None:
                 self.restore.release()
@@ -259,7 +259,7 @@ class NativeHandoff:
     def _open(self, step: native.Opened) -> Restore:
         admission = self._admission
         if reasons := admission.reasons_against(self._peer, self._restores.nr_restores):
-            raise native.Refused(reasons)
+            raise packets.Refused(reasons)
         images = self._protocol.images_fd
         record = record_pb2.Restore(
             name=step.name,
@@ -272,11 +272,11 @@ class NativeHandoff:
 
     def _reach(self, number: int) -> Restore:
         if reasons := self._admission.reasons_against_connection(self._peer):
-            raise native.Refused(reasons)
+            raise packets.Refused(reasons)
         restore = self._restores.find(number)
         # Of another's restore one does not even hear that it is there.
         if restore is None or not self._admission.may_reach(self._peer, restore.owner):
-            raise native.Refused([f"attach: no restore {number} is being served for you"])
+            raise packets.Refused([f"attach: no restore {number} is being served for you"])
         return restore
 
     async def _add(self, restore: Restore, step: native.Session) -> None:
@@ -300,7 +300,7 @@ class NativeHandoff:
         nr_bytes = sum(memory_of(each.nr_regions, each.nr_pages) for each in page_maps)
         if reasons := self._admission.reasons_against_memory(self._peer.uid, nr_bytes):
             step.close()
-            raise native.Refused(reasons)
+            raise packets.Refused(reasons)
         self._admission.memory[self._peer.uid] += nr_bytes
         self._memory += nr_bytes
 

@@ -17,17 +17,15 @@ from hypothesis import strategies as st
 
 from lazypagesd.engine.pace import EAGER, LAZY, Pace
 from lazypagesd.handoff.native import (
-    FDS_MAX,
-    REASONS_MAX,
     Attached,
     Limits,
     Listener,
     Opened,
     Protocol,
-    Refused,
     Session,
     Step,
 )
+from lazypagesd.handoff.packets import FDS_MAX, REASONS_MAX, Refused
 from lazypagesd.images.pagemap import PageMap
 from lazypagesd.kernel import uffd
 from lazypagesd.kernel.fdpass import Message

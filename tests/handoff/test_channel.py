@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 
 from lazypagesd.handoff import channel
-from lazypagesd.handoff.native import Refused, Session
+from lazypagesd.handoff.native import Session
+from lazypagesd.handoff.packets import Refused
 from lazypagesd.images.pagemap import PageMap
 from lazypagesd.images.regions import RegionTable
 from lazypagesd.kernel.channel import (

@@ -13,17 +13,14 @@ from hypothesis import strategies as st
 
 from lazypagesd.engine.pace import EAGER
 from lazypagesd.handoff.native import (
-    FDS_MAX,
-    PACKET_MAX,
-    REASONS_MAX,
     Limits,
     Listener,
     Opened,
     Protocol,
-    Refused,
     Session,
     Step,
 )
+from lazypagesd.handoff.packets import FDS_MAX, PACKET_MAX, REASONS_MAX, Refused
 from lazypagesd.kernel import fdpass
 from lazypagesd.kernel.channel import ALL_TYPES, Type
 from lazypagesd.kernel.fdpass import Message

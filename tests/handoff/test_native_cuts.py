@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from lazypagesd.handoff.native import Refused
+from lazypagesd.handoff.packets import Refused
 from tests.fuzz.test_native_handoff import RIGHT, Packet, converse, opened
 from tests.handoff.test_criu import nr_fds
 
