@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NoReturn, Protocol
 
 from lazypagesd.engine.custody import Custody
@@ -19,24 +19,25 @@ from lazypagesd.engine.pace import EAGER, Pace
 from lazypagesd.engine.pb import record_pb2
 from lazypagesd.engine.restore import Restore
 from lazypagesd.engine.restore_record import RestoreRecord, fds_of
-from lazypagesd.engine.session import Session
-from lazypagesd.engine.statistics import report
 from lazypagesd.errors import LazyPagesError
 from lazypagesd.keeper import Keeper
 from lazypagesd.service import status
 from lazypagesd.service.acceptor import RETRY_S, Acceptor
 from lazypagesd.service.estate import Estate, LeftRestore
 from lazypagesd.service.journal import MessageId
-from lazypagesd.service.logs import STDOUT_FD
+from lazypagesd.service.restore_log import (
+    log_statistics,
+    log_unexpected,
+    name_of,
+    names_of,
+    write_stdout,
+)
 from lazypagesd.service.session_log import SessionLog, log_lost
 
 log = logging.getLogger(__name__)
 
 # How long processes of a restore that failed may take to be killed by their restore tool.
 FAILED_GRACE_S = 10.0
-
-# Of processes in one line of the log.
-MAX_NAMES = 20
 
 
 class Handoff(Protocol):
@@ -388,44 +389,3 @@ class Restores:
         lines = [line for restore in self._restores.values() for line in log_statistics(restore)]
         if to_stdout:
             write_stdout("".join(f"{line}\n" for line in lines))
-
-
-def name_of(restore: Restore | None) -> str:
-    """Say whom a line of the log is about."""
-    return restore.name if restore else "a connection"
-
-
-def names_of(sessions: Sequence[Session]) -> str:
-    """Name processes, as many as fit a line."""
-    names = [f"process {session.name}" for session in sessions[:MAX_NAMES]]
-    more = len(sessions) - len(names)
-    return ", ".join([*names, *([f"and {more} more"] if more else [])])
-
-
-def log_statistics(restore: Restore) -> list[str]:
-    """Log what was done for *restore*, as a table; return its lines."""
-    prefix = f"{restore.name}/"  # which the heading has
-    rows = [(session.name.removeprefix(prefix), session.counters) for session in restore.sessions]
-    lines = [f"{restore.name}: statistics", *report(rows)] if rows else []
-    for line in lines:
-        log.info("%s", line)
-    return lines
-
-
-def write_stdout(text: str) -> None:
-    """Write *text*, if anybody still reads it: that they do not is no failure of ours."""
-    data = text.encode()
-    with contextlib.suppress(OSError):
-        # Past sys.stdout, which would try once more when Python ends.
-        while data:
-            data = data[os.write(STDOUT_FD, data) :]
-
-
-def log_unexpected(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """Log what went wrong in a callback, for the daemon's own log and not for asyncio's."""
-    error = context.get("exception")
-    log.error(
-        "%s",
-        context["message"],
-        exc_info=error if isinstance(error, BaseException) else None,
-    )
