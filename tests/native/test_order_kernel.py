@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from lazypagesd.engine.session import Session
@@ -25,14 +28,28 @@ from tests.native.toucher import (
 )
 from tests.native.waiting import wait_readable, wait_until
 
+MAP_FIXED_NOREPLACE = 0x100000  # asm-generic/mman-common.h
 
-def race(toucher: Toucher, uffd: int) -> tuple[int, int]:
-    """Let one thread move two pages away and another move pages there, nobody reading; return what
-    to ask their results with."""
+
+@contextmanager
+def racing() -> Iterator[tuple[Toucher, int, int]]:
+    """Let one thread move two pages away and another move pages there, nobody reading; yield the
+    process, and what to ask their results with."""
+    while True:
+        with Toucher(16) as toucher:
+            if (begun := race(toucher)) is not None:
+                yield toucher, *begun
+                return
+
+
+# None if the place was taken meanwhile, by what the process's interpreter has allocated.
+def race(toucher: Toucher) -> tuple[int, int] | None:
+    assert toucher.uffd is not None
     x, z = toucher.arena, toucher.arena + 8 * PAGE
     leaving = toucher.start("mremap", x, SIZE, SIZE, MREMAP_MAYMOVE_FIXED, toucher.reserved)
-    wait_readable(uffd, "the first move's event")
-    toucher.call("mmap", x, SIZE, READ_WRITE, MAPPING, -1, 0)
+    wait_readable(toucher.uffd, "the first move's event")
+    if toucher.call("mmap", x, SIZE, READ_WRITE, MAPPING | MAP_FIXED_NOREPLACE, -1, 0) != x:
+        return None
     coming = toucher.start("mremap", z, SIZE, SIZE, MREMAP_MAYMOVE_FIXED, x)
     wait_until(lambda: toucher.nr_waiting_for_events() == 2, "two moves under way")
     return leaving, coming
@@ -42,11 +59,10 @@ def race(toucher: Toucher, uffd: int) -> tuple[int, int]:
 def test_kernel_says_late_what_a_move_has_left() -> None:
     """The kernel queues the UNMAP of a moved range once its REMAP has been read, and so after
     another thread's move to that place."""
-    with Toucher(16) as toucher:
+    with racing() as (toucher, leaving, coming):
         uffd = toucher.uffd
         assert uffd is not None
         x, y, z = toucher.arena, toucher.reserved, toucher.arena + 8 * PAGE
-        leaving, coming = race(toucher, uffd)
         assert events(uffd, 2) == [(REMAP, x, y, SIZE), (REMAP, z, x, SIZE)]
         assert lib.lpd_uffd_probe(uffd) < 0
         assert sorted(events(uffd, 2)) == [(UNMAP, x, x + SIZE, 0), (UNMAP, z, z + SIZE, 0)]
@@ -73,11 +89,10 @@ def test_kernel_says_the_tail_of_a_move_before_its_echo() -> None:
 def test_pages_moved_to_where_others_were_keep_their_bytes(worker: Worker) -> None:
     """Real moves, the second to where the first has left, bring every page where it belongs."""
     data = b"".join(bytes([i + 1]) * PAGE for i in range(16))
-    with Toucher(16) as toucher, Short(data, len(data)) as file:
+    with racing() as (toucher, leaving, coming), Short(data, len(data)) as file:
         x, y, z = toucher.arena, toucher.reserved, toucher.arena + 8 * PAGE
         source: FileSource = file.as_source()
         uffd = toucher.give_uffd()
-        leaving, coming = race(toucher, uffd)
         state = State.create("race", c_regions([Region(x, 16, 0, 0)]), 1, 16, 1)
         session = Session("race", uffd, state, [source])
         worker.attach(session)
