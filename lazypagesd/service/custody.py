@@ -70,7 +70,7 @@ class KeeperCustody:
         self.keeper.release()
 
 
-class ManagerCustody:
+class ManagerCustody(KeeperCustody):
     """Owns its connection to the manager for as long as the process lives."""
 
     def __init__(
@@ -78,8 +78,8 @@ class ManagerCustody:
     ) -> None:
         """Store at most *capacity* descriptors, of which *held* are there already; the *keeper*
         stores what the daemon has yet to store when it dies.  Takes ownership of *sock*."""
+        super().__init__(keeper)
         self._socket = sock
-        self.keeper = keeper
         self._capacity = capacity
         self._held = set(held)
 
@@ -108,14 +108,6 @@ class ManagerCustody:
         for fd in self._held.intersection(fds):
             self._socket.send(f"FDSTOREREMOVE=1\nFDNAME={fd}".encode())
             self._held.remove(fd)
-
-    def arm(self) -> None:
-        """Let the keeper do its work if the daemon dies."""
-        self.keeper.arm()
-
-    def release(self) -> None:
-        """Let the keeper end with the daemon."""
-        self.keeper.release()
 
     def _barrier(self) -> None:
         readable, writable = os.pipe2(os.O_CLOEXEC)
