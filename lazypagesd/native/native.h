@@ -41,8 +41,8 @@ enum {
 	 * over.  The former grows with every change that an older daemon cannot
 	 * make sense of: here, or in what is beside a state (record.proto).
 	 */
-	LPD_STATE_VERSION = 2,
-	LPD_STATE_OLDEST = 2,
+	LPD_STATE_VERSION = 3,
+	LPD_STATE_OLDEST = 3,
 	LPD_MAX_MESSAGES = 512, /* of one round */
 	LPD_MAX_MESSAGE_SIZE = 32,
 	LPD_NR_LATENCY_BUCKETS = 40,

@@ -82,9 +82,9 @@ def test_wrong_option_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("said", "code", "message"),
     [
-        ("2 2", 0, "/state-version: version 2 can be taken over\n"),
+        ("3 3", 0, "/state-version: version 3 can be taken over\n"),
+        ("3 4", 1, "/state-version: the daemon leaves state of versions 3 to 4, and this"),
         ("2 3", 1, "/state-version: the daemon leaves state of versions 2 to 3, and this"),
-        ("1 2", 1, "/state-version: the daemon leaves state of versions 1 to 2, and this"),
         ("", 1, "/state-version: not two versions (b'')\n"),
         (None, 1, "/state-version: No such file or directory\n"),
     ],

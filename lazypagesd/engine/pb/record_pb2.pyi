@@ -8,28 +8,32 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Daemon(_message.Message):
-    __slots__ = ("listener", "images")
+    __slots__ = ("listener", "images", "admin")
     LISTENER_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
+    ADMIN_FIELD_NUMBER: _ClassVar[int]
     listener: int
     images: int
-    def __init__(self, listener: _Optional[int] = ..., images: _Optional[int] = ...) -> None: ...
+    admin: int
+    def __init__(self, listener: _Optional[int] = ..., images: _Optional[int] = ..., admin: _Optional[int] = ...) -> None: ...
 
 class Session(_message.Message):
-    __slots__ = ("restore", "name", "fd", "pidfd", "sources", "image_pid")
+    __slots__ = ("restore", "name", "fd", "pidfd", "sources", "image_pid", "id")
     RESTORE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     FD_FIELD_NUMBER: _ClassVar[int]
     PIDFD_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
     IMAGE_PID_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
     restore: int
     name: str
     fd: int
     pidfd: int
     sources: _containers.RepeatedCompositeFieldContainer[Source]
     image_pid: int
-    def __init__(self, restore: _Optional[int] = ..., name: _Optional[str] = ..., fd: _Optional[int] = ..., pidfd: _Optional[int] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., image_pid: _Optional[int] = ...) -> None: ...
+    id: int
+    def __init__(self, restore: _Optional[int] = ..., name: _Optional[str] = ..., fd: _Optional[int] = ..., pidfd: _Optional[int] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., image_pid: _Optional[int] = ..., id: _Optional[int] = ...) -> None: ...
 
 class Source(_message.Message):
     __slots__ = ("fd", "kind", "size", "name")
@@ -44,7 +48,7 @@ class Source(_message.Message):
     def __init__(self, fd: _Optional[int] = ..., kind: _Optional[int] = ..., size: _Optional[int] = ..., name: _Optional[str] = ...) -> None: ...
 
 class Restore(_message.Message):
-    __slots__ = ("number", "name", "owner", "pace", "released", "connection", "native", "criu_connection", "criu")
+    __slots__ = ("number", "name", "owner", "pace", "released", "connection", "native", "criu_connection", "criu", "paused", "began_usec")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +58,8 @@ class Restore(_message.Message):
     NATIVE_FIELD_NUMBER: _ClassVar[int]
     CRIU_CONNECTION_FIELD_NUMBER: _ClassVar[int]
     CRIU_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_USEC_FIELD_NUMBER: _ClassVar[int]
     number: int
     name: str
     owner: int
@@ -63,7 +69,9 @@ class Restore(_message.Message):
     native: Native
     criu_connection: int
     criu: Criu
-    def __init__(self, number: _Optional[int] = ..., name: _Optional[str] = ..., owner: _Optional[int] = ..., pace: _Optional[int] = ..., released: bool = ..., connection: _Optional[int] = ..., native: _Optional[_Union[Native, _Mapping]] = ..., criu_connection: _Optional[int] = ..., criu: _Optional[_Union[Criu, _Mapping]] = ...) -> None: ...
+    paused: bool
+    began_usec: int
+    def __init__(self, number: _Optional[int] = ..., name: _Optional[str] = ..., owner: _Optional[int] = ..., pace: _Optional[int] = ..., released: bool = ..., connection: _Optional[int] = ..., native: _Optional[_Union[Native, _Mapping]] = ..., criu_connection: _Optional[int] = ..., criu: _Optional[_Union[Criu, _Mapping]] = ..., paused: bool = ..., began_usec: _Optional[int] = ...) -> None: ...
 
 class Criu(_message.Message):
     __slots__ = ("images", "done", "pid")
