@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+from collections.abc import Sequence
 
 from lazypagesd.engine.custody import Custody, NoCustody
 from lazypagesd.engine.pace import Backoff
+from lazypagesd.engine.recorder import Recorder
 from lazypagesd.engine.session import End, Session
 from lazypagesd.engine.worker import Worker
 from lazypagesd.errors import SessionError
@@ -48,19 +51,43 @@ class Engine:
         self.custody = custody or NoCustody()
         self.workers = [Worker(i) for i in range(nr_workers or len(os.sched_getaffinity(0)))]
         self.sessions: set[Session] = set()
+        self._last_id = 0
+        self._old_recorders: list[Recorder] = []
         self._timer: asyncio.TimerHandle | None = None
         self._closed = asyncio.Event()
         self._next_retry_s = 0.0
 
-    def start(self) -> None:
-        """Start the workers, and listen to them."""
+    def start(self, left: Sequence[Recorder] = ()) -> None:
+        """Start the workers, and listen to them.
+
+        Takes ownership of the flight recorders that another daemon has *left*, in which they go
+        on.
+        """
         loop = asyncio.get_running_loop()
         locking.keep_code(*HOT_LIBRARIES)
         for worker in self.workers:
-            worker.start()
+            worker.start(left[worker.number] if worker.number < len(left) else None)
             loop.add_reader(worker.report_fd, self._take_reports, worker)
+        self._old_recorders = list(left[len(self.workers) :])
+        self._last_id = max(recorder.last_session for recorder in self.recorders)
+        # Where there is no room for them, the next daemon does without.
+        with contextlib.suppress(SessionError):
+            self.custody.keep([recorder.fd for recorder in self.recorders])
         self._next_retry_s = loop.time() + RETRY_INTERVAL_S
         self._timer = loop.call_later(PROBE_INTERVAL_S, self._probe)
+
+    @property
+    def recorders(self) -> list[Recorder]:
+        """What is on record, of now and of before."""
+        own = [worker.recorder for worker in self.workers if worker.recorder is not None]
+        return own + self._old_recorders
+
+    def next_session_id(self) -> int:
+        """Return a number for a new session, which nothing on record has."""
+        self._last_id += 1
+        for recorder in self.recorders:
+            recorder.last_session = self._last_id
+        return self._last_id
 
     def check_new(self, name: str, fd: int) -> None:
         """Raise SessionError if the descriptor that is to be *name* has a session already, which
@@ -74,6 +101,7 @@ class Engine:
     def attach(self, session: Session) -> None:
         """Serve *session* until it ends, with the worker that has the fewest; then close it."""
         self.sessions.add(session)
+        self._last_id = max(self._last_id, session.id)
         if session.pidfd is not None:
             asyncio.get_running_loop().add_reader(session.pidfd, self._exited, session)
         min(self.workers, key=lambda worker: len(worker.sessions)).attach(session)
@@ -97,9 +125,12 @@ class Engine:
         if self._timer is not None:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
+        self.custody.drop(recorder.fd for recorder in self.recorders)
         for worker in self.workers:
             loop.remove_reader(worker.report_fd)
             worker.stop()
+        for recorder in self._old_recorders:
+            recorder.close()
 
     def _take_reports(self, worker: Worker) -> None:
         reports, detached = worker.take_reports()
@@ -111,6 +142,7 @@ class Engine:
     def _handle(self, session: Session, status: int) -> None:
         if status & lib.LPD_STATUS_TROUBLE:
             for trouble in session.take_troubles():
+                session.hold(trouble)
                 session.on_trouble(session, trouble)
         if status & lib.LPD_STATUS_FORKED:
             session.on_fork(session, session.pointer.child_fd)

@@ -103,14 +103,14 @@ class Restore:
             state.set_pace(self.pace, self._engine.backoff.slowdown)
             self._keep(state, record)
             undo.pop_all()
-        return self._attach(Session(name, fd, state, sources, pidfd=pidfd))
+        return self._attach(Session(name, fd, state, sources, pidfd=pidfd, id=record.id))
 
     def take_over(self, state: State, record: record_pb2.Session) -> Session:
         """Go on with a session that another daemon has left.  Takes ownership of *state*, and of
         what *record* names."""
         sources = [FileSource(s.name, s.fd, s.size, Kind(s.kind)) for s in record.sources]
         pidfd = record.pidfd if record.HasField("pidfd") else None
-        session = Session(record.name, record.fd, state, sources, pidfd=pidfd)
+        session = Session(record.name, record.fd, state, sources, pidfd=pidfd, id=record.id)
         session.nr_children = session.counters.events_fork
         self._kept.update(source.fd for source in sources)
         self._attach(session)
@@ -215,7 +215,8 @@ class Restore:
         parent.nr_children += 1
         # From here on the child is found by its state, and no more by the message.
         parent.state.disown(child_fd)
-        self._attach(Session(name, child_fd, state, parent.sources))
+        self._attach(Session(name, child_fd, state, parent.sources, id=record.id))
+        parent.pointer.child_id = record.id
         return True
 
     # ---- what a next daemon will know ----
@@ -238,6 +239,7 @@ class Restore:
                 record_pb2.Source(fd=s.fd, kind=s.kind, size=s.size, name=s.name) for s in sources
             ],
             image_pid=image_pid,
+            id=self._engine.next_session_id(),
         )
 
     def _keep(self, state: State, record: record_pb2.Session) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from lazypagesd.engine.pace import Pace
 from lazypagesd.engine.state import State
 from lazypagesd.engine.statistics import Counters
+from lazypagesd.kernel import uffd
 from lazypagesd.native import ffi, lib
 from lazypagesd.sources.file import FileSource
 
@@ -42,6 +44,44 @@ class Trouble:
     waiting: bool
 
 
+class Reason(enum.StrEnum):
+    """Why a fault that was read is not answered yet."""
+
+    RETRY = "retry"  # its mappings are changing, or memory is short
+    COLD = "cold"  # its bytes are on their way
+    HELD = "held"  # it cannot be filled
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A fault that was read *since_ns* (CLOCK_MONOTONIC), and is not answered yet.
+
+    *source* and *offset* are where its bytes are to come from, if from a file; *error* is what was
+    wrong, if it is held.
+    """
+
+    addr: int
+    since_ns: int
+    reason: Reason
+    source: str | None
+    offset: int | None
+    error: OSError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadLoss:
+    """What the thread *tid*, by its own pid namespace, has waited for; 0 is all those for whom
+    there was no place."""
+
+    tid: int
+    faults: int
+    lost_ns: int
+
+
+# How long after a retry a page that was held is thought to be so still, if nothing is heard.
+HELD_GRACE_NS = 1_000_000_000
+
+
 class Session:
     """One userfaultfd being served.  Owns *fd*, *pidfd* and *state* until close()."""
 
@@ -53,12 +93,14 @@ class Session:
         sources: Sequence[FileSource],
         *,
         pidfd: int | None = None,
+        id: int = 0,
     ) -> None:
-        """Prepare a session.
+        """Prepare a session, which has the number *id* in the flight recorder.
 
         Takes ownership of *fd*, *state* and *pidfd*; borrows the sources' descriptors.
         """
         self.name = name
+        self.id = id
         self.fd = fd
         self.pidfd = pidfd
         self.state = state
@@ -68,6 +110,10 @@ class Session:
         self.final: Counters | None = None
         self.nr_children = 0
         self._leaving = False
+        # Pages that cannot be filled, by address; and those of before the last retry.
+        self._held: dict[int, Waiting] = {}
+        self._retried: dict[int, Waiting] = {}
+        self._retried_ns = 0
         # What the session told of itself: set by whoever it belongs to, called in the control
         # plane's thread.
         self.on_fork: Callable[[Session, int], None] = lambda session, child_fd: None
@@ -80,16 +126,54 @@ class Session:
         self.pointer.state = state.pointer
         self.pointer.sources = self._c_sources
         self.pointer.fd = fd
+        self.pointer.id = id
 
     @property
     def counters(self) -> Counters:
         """What it did so far; after its end, what it did in all."""
         return self.final or Counters.read(self.state.pointer)
 
+    def waiting(self) -> list[Waiting]:
+        """Return the faults that were read and are not answered yet, the oldest first; while a
+        worker is at them, about so."""
+        if self.final is not None:
+            return []
+        pending = self.pointer.pending
+        nr_pending = min(self.pointer.nr_pending, lib.LPD_MAX_PENDING)
+        found = [self._waiting(pending[i]) for i in range(nr_pending)]
+        held = dict(self._held)
+        if time.monotonic_ns() - self._retried_ns < HELD_GRACE_NS:
+            held = self._retried | held
+        return sorted([*found, *held.values()], key=lambda each: each.since_ns)
+
+    def _waiting(self, pending: CData) -> Waiting:
+        known = pending.source < len(self.sources)
+        return Waiting(
+            addr=int(pending.addr),
+            since_ns=int(pending.read_ns),
+            reason=Reason.COLD if pending.kind == lib.LPD_FAULT_COLD else Reason.RETRY,
+            source=self.sources[pending.source].name if known else None,
+            offset=int(pending.offset) if known else None,
+        )
+
     @property
-    def slowest_ns(self) -> int:
-        """How long the fault took that took longest."""
-        return int(self.state.pointer.counters.latency_max_ns)
+    def threads(self) -> list[ThreadLoss]:
+        """What each thread has waited for, where they are told apart: the one that lost most
+        first."""
+        if self.final is not None:
+            return []
+        losses = [
+            ThreadLoss(int(thread.tid), int(thread.faults), int(thread.lost_ns))
+            for thread in self.state.pointer.threads
+            if thread.faults
+        ]
+        return sorted(losses, key=lambda loss: -loss.lost_ns)
+
+    @property
+    def nr_queued(self) -> int | None:
+        """How many faults the kernel has that were not read, or not answered; None if it does not
+        tell."""
+        return None if self.final is not None or self.has_channel else uffd.nr_pending(self.fd)
 
     @property
     def wants_retry(self) -> bool:
@@ -100,6 +184,13 @@ class Session:
     def has_channel(self) -> bool:
         """Whether its descriptor is a channel's, and no userfaultfd."""
         return int(self.state.pointer.protocol) != lib.LPD_PROTOCOL_UFFD_MSG
+
+    @property
+    def nr_regions(self) -> int:
+        """How many regions it has, moved and cut as they are."""
+        count = ffi.new("uint64_t *")
+        lib.lpd_state_regions(self.state.pointer, count)
+        return int(count[0])
 
     def is_gone(self) -> bool:
         """Whether its address space has ended: the descriptor knows, also after an exec."""
@@ -126,8 +217,25 @@ class Session:
         self.state.set_pace(pace, slowdown)
         self.request(lib.LPD_REQUEST_DRAIN)
 
+    def hold(self, trouble: Trouble) -> None:
+        """Note a page that cannot be filled, if somebody waits for it."""
+        if not trouble.waiting:
+            return
+        before = self._held.get(trouble.addr) or self._retried.get(trouble.addr)
+        self._held[trouble.addr] = Waiting(
+            addr=trouble.addr,
+            since_ns=before.since_ns if before else time.monotonic_ns(),
+            reason=Reason.HELD,
+            source=trouble.source,
+            offset=trouble.offset if trouble.source else None,
+            error=trouble.error,
+        )
+
     def retry(self) -> None:
-        """Let the faults that are held be tried again."""
+        """Let the faults that are held be tried again: those that cannot be filled are told
+        anew."""
+        self._retried, self._held = self._held, {}
+        self._retried_ns = time.monotonic_ns()
         self.request(lib.LPD_REQUEST_RETRY)
 
     def take_troubles(self) -> list[Trouble]:

@@ -12,12 +12,65 @@ if TYPE_CHECKING:
     from lazypagesd.native._native import CData
 
 
+# What it took to answer a fault: enum lpd_fault_kind.
+KINDS = ("image", "zero", "retry", "cold")
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Faults by the time from their message being read to their fill: bucket i counts those of
+    [2**i, 2**(i+1)) nanoseconds."""
+
+    count: int
+    sum_ns: int
+    max_ns: int
+    buckets: tuple[int, ...]
+
+    @classmethod
+    def read(cls, latency: CData) -> Latency:
+        """Copy a struct lpd_latency: each number whole, all of about one moment."""
+        return cls(
+            count=int(latency.count),
+            sum_ns=int(latency.sum_ns),
+            max_ns=int(latency.max_ns),
+            buckets=tuple(latency.buckets),
+        )
+
+    @classmethod
+    def total(cls, parts: Iterable[Latency]) -> Latency:
+        """Add up; the longest is that of all."""
+        parts = list(parts)
+        columns = zip(*(part.buckets for part in parts), strict=True)
+        return cls(
+            count=sum(part.count for part in parts),
+            sum_ns=sum(part.sum_ns for part in parts),
+            max_ns=max((part.max_ns for part in parts), default=0),
+            buckets=tuple(map(sum, columns)) or (0,) * lib.LPD_NR_LATENCY_BUCKETS,
+        )
+
+    def percentile_ns(self, share: float) -> int:
+        """Return an upper bound for the latency of *share* (0 to 1) of the faults.
+
+        It is the end of a bucket, or the maximum.
+        """
+        wanted, seen = share * sum(self.buckets), 0
+        for bucket, count in enumerate(self.buckets):
+            seen += count
+            if count and seen >= wanted:
+                return min(2 << bucket, self.max_ns)
+        return 0
+
+    @property
+    def mean_ns(self) -> int:
+        """Mean of the faults that were filled."""
+        return self.sum_ns // max(self.count, 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Counters:
     """struct lpd_counters of native.h, field by field, with the image's pages beside it.
 
-    *latency* counts faults by the time from their message being read to their fill: bucket i is
-    [2**i, 2**(i+1)) nanoseconds.
+    *latencies* has one for each of KINDS.
     """
 
     nr_pages: int
@@ -26,6 +79,7 @@ class Counters:
     fills: int
     pages_fault: int
     pages_neighbour: int
+    pages_followed: int
     pages_drain: int
     pages_zero: int
     pages_present: int
@@ -41,9 +95,7 @@ class Counters:
     wakes: int
     misses: int
     held: int
-    latency_sum_ns: int
-    latency_max_ns: int
-    latency: tuple[int, ...]
+    latencies: tuple[Latency, ...]
 
     @classmethod
     def read(cls, state: CData) -> Counters:
@@ -53,43 +105,26 @@ class Counters:
         return cls(
             nr_pages=int(state.nr_pages),
             nr_missing=int(state.nr_missing),
-            latency=tuple(counters.latency[i] for i in range(lib.LPD_NR_LATENCY_BUCKETS)),
+            latencies=tuple(map(Latency.read, counters.latencies)),
             **{name: int(getattr(counters, name)) for name in names},
         )
 
     @classmethod
     def total(cls, parts: Iterable[Counters]) -> Counters:
-        """Add up: the longest latency is that of all, everything else a sum."""
+        """Add up."""
         parts = list(parts)
         sums = {
             field.name: sum(getattr(part, field.name) for part in parts)
             for field in fields(cls)
-            if field.name not in ("latency", "latency_max_ns")
+            if field.name != "latencies"
         }
-        return cls(
-            latency=tuple(
-                sum(part.latency[i] for part in parts) for i in range(lib.LPD_NR_LATENCY_BUCKETS)
-            ),
-            latency_max_ns=max((part.latency_max_ns for part in parts), default=0),
-            **sums,
-        )
-
-    def percentile_ns(self, share: float) -> int:
-        """Return an upper bound for the latency of *share* (0 to 1) of the faults.
-
-        It is the end of a bucket, or the maximum.
-        """
-        wanted, seen = share * sum(self.latency), 0
-        for bucket, count in enumerate(self.latency):
-            seen += count
-            if count and seen >= wanted:
-                return min(2 << bucket, self.latency_max_ns)
-        return 0
+        latencies = [Latency.total(part.latencies[i] for part in parts) for i in range(len(KINDS))]
+        return cls(latencies=tuple(latencies), **sums)
 
     @property
-    def mean_ns(self) -> int:
-        """Mean latency of the faults that were filled."""
-        return self.latency_sum_ns // max(sum(self.latency), 1)
+    def latency(self) -> Latency:
+        """That of all faults, whatever it took."""
+        return Latency.total(self.latencies)
 
 
 def report(rows: Sequence[tuple[str, Counters]]) -> list[str]:
@@ -123,10 +158,10 @@ PAGES: dict[str, Column] = {
 }
 FAULTS: dict[str, Column] = {
     "read": lambda c: c.faults,
-    "mean us": lambda c: microseconds(c.mean_ns),
-    "p50 us": lambda c: microseconds(c.percentile_ns(0.50)),
-    "p99 us": lambda c: microseconds(c.percentile_ns(0.99)),
-    "max us": lambda c: microseconds(c.latency_max_ns),
+    "mean us": lambda c: microseconds(c.latency.mean_ns),
+    "p50 us": lambda c: microseconds(c.latency.percentile_ns(0.50)),
+    "p99 us": lambda c: microseconds(c.latency.percentile_ns(0.99)),
+    "max us": lambda c: microseconds(c.latency.max_ns),
     "retries": lambda c: c.retries,
     "requeues": lambda c: c.requeues,
     "misses": lambda c: c.misses,
@@ -160,7 +195,7 @@ def histogram(counters: Counters) -> str:
     """Name every latency bucket that counted anything, by where it begins: ``8.2 us 17``."""
     parts = [
         f"{microseconds(1 << bucket)} us {count}"
-        for bucket, count in enumerate(counters.latency)
+        for bucket, count in enumerate(counters.latency.buckets)
         if count
     ]
     return "latencies from: " + (", ".join(parts) or "no fault was filled")
@@ -168,8 +203,9 @@ def histogram(counters: Counters) -> str:
 
 def summary(counters: Counters) -> str:
     """Say in a sentence how faults were served, and how much was filled."""
+    latency = counters.latency
     return (
-        f"{counters.faults} faults served, mean {microseconds(counters.mean_ns)} us,"
-        f" 99 % within {microseconds(counters.percentile_ns(0.99))} us;"
+        f"{counters.faults} faults served, mean {microseconds(latency.mean_ns)} us,"
+        f" 99 % within {microseconds(latency.percentile_ns(0.99))} us;"
         f" {counters.bytes / 2**20:.1f} MiB filled, {counters.nr_missing} pages missing"
     )

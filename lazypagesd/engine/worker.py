@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lazypagesd.engine.memory import address_of
+from lazypagesd.engine.recorder import Recorder
 from lazypagesd.engine.session import Session
 from lazypagesd.kernel import locking
 from lazypagesd.native import ffi, lib
@@ -17,6 +20,18 @@ if TYPE_CHECKING:
 
 # Threads that wait for a disk on behalf of one worker.
 NR_READERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatistics:
+    """What a worker did: *busy_ns* of its *uptime_ns* it was not asleep."""
+
+    number: int
+    nr_sessions: int
+    nr_turns: int
+    busy_ns: int
+    uptime_ns: int
+    longest_turn_ns: int
 
 
 class Worker:
@@ -36,11 +51,17 @@ class Worker:
         self.pointer.page = self._memory["page"]
         for i in range(lib.LPD_NR_READS):
             self.pointer.reads[i].bytes = self._memory["reads"] + i * lib.LPD_READ_SIZE
+        self.recorder: Recorder | None = None
         self._threads: list[threading.Thread] = []
         self._nr_turns = -1
 
-    def start(self) -> None:
-        """Open its descriptors and start its threads; its memory stays, where that is allowed."""
+    def start(self, recorder: Recorder | None = None) -> None:
+        """Open its descriptors and start its threads; its memory stays, where that is allowed.
+
+        Takes ownership of *recorder*, in which it goes on; without one, makes its own.
+        """
+        self.recorder = recorder or Recorder.create(self.number)
+        self.pointer.recorder = self.recorder.pointer
         for buffer in self._memory.values():
             locking.keep(address_of(buffer), ffi.sizeof(buffer))
         if code := lib.lpd_worker_init(self.pointer):
@@ -91,6 +112,20 @@ class Worker:
             session.worker = None
         return reports, detached
 
+    @property
+    def statistics(self) -> WorkerStatistics:
+        """What it did since start()."""
+        pointer = self.pointer
+        return WorkerStatistics(
+            number=self.number,
+            nr_sessions=len(self.sessions),
+            nr_turns=int(pointer.nr_turns),
+            busy_ns=int(pointer.busy_ns),
+            # Until the thread has begun, it has begun just now.
+            uptime_ns=time.monotonic_ns() - int(pointer.began_ns or time.monotonic_ns()),
+            longest_turn_ns=int(pointer.longest_turn_ns),
+        )
+
     def has_turned(self) -> bool:
         """Whether it has taken a turn since this was last called, which asks for one.
 
@@ -106,3 +141,6 @@ class Worker:
         for thread in self._threads:
             thread.join()
         lib.lpd_worker_deinit(self.pointer)
+        if self.recorder is not None:
+            self.pointer.recorder = ffi.NULL
+            self.recorder.close()

@@ -84,6 +84,14 @@ def describe(fd: int) -> Descriptor | None:
     )
 
 
+def nr_pending(fd: int) -> int:
+    """Return how many faults at *fd*, a userfaultfd, have not been answered, read or not."""
+    for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines():
+        if line.startswith("total:"):
+            return int(line.removeprefix("total:"))
+    return 0
+
+
 def is_same(fd: int, other_fd: int) -> bool:
     """Whether two descriptors are one userfaultfd; False where the kernel (before 6.10) cannot
     say."""

@@ -48,6 +48,9 @@ void lpd_background_wish(struct lpd_session *session, uint64_t addr)
 static uint64_t window_start(struct lpd_session *session, uint64_t addr)
 {
 	bool goes_on = addr == session->window_end;
+	if (goes_on)
+		LPD_COUNT(session->state->counters.pages_followed,
+			  session->window_filled);
 	uint64_t pages =
 		goes_on ? session->window_pages * 2 : session->window_pages / 2;
 
@@ -67,8 +70,11 @@ static enum lpd_outcome fill_neighbourhood(struct lpd_worker *worker,
 	uint64_t start = window_start(session, addr);
 	uint64_t end =
 		start + lpd_min(session->window_pages, budget) * LPD_PAGE_SIZE;
+	const uint64_t *filled = &session->state->counters.pages_neighbour;
+	uint64_t before = *filled;
 
 	session->window_end = end;
+	session->window_filled = 0;
 	for (unsigned int i = 0; i < MAX_RUNS && start < end; i++) {
 		uint64_t run;
 		uint32_t nr_pages =
@@ -81,7 +87,8 @@ static enum lpd_outcome fill_neighbourhood(struct lpd_worker *worker,
 		nr_pages = lpd_min(nr_pages, (end - run) / LPD_PAGE_SIZE);
 		enum lpd_outcome outcome =
 			lpd_fill_run(worker, session, run, nr_pages,
-				     &session->state->counters.pages_neighbour);
+				     LPD_STEP_NEIGHBOUR);
+		session->window_filled = *filled - before;
 		/* It was but a wish; the drain will come by. */
 		if (outcome != LPD_FILLED)
 			return outcome == LPD_HELD ? LPD_FILLED : outcome;
@@ -127,7 +134,7 @@ static enum lpd_outcome drain_piece(struct lpd_worker *worker,
 		}
 		enum lpd_outcome outcome =
 			lpd_fill_run(worker, session, run, nr_pages,
-				     &session->state->counters.pages_drain);
+				     LPD_STEP_DRAIN);
 		if (session->state->nr_missing < before)
 			session->pass_progressed = 1;
 		switch (outcome) {

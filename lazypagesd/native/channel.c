@@ -266,7 +266,8 @@ static struct lpd_message fault_of(uint64_t arg)
 	if (arg & LPD_UFFD_BIT_WP)
 		return (struct lpd_message){.kind = LPD_MESSAGE_UNKNOWN};
 	return (struct lpd_message){.kind = LPD_MESSAGE_FAULT,
-				    .addr = arg &
+				    .fault.addr =
+					    arg &
 					    ~(uint64_t)(LPD_PAGE_SIZE - 1)};
 }
 

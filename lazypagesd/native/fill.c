@@ -88,47 +88,38 @@ static enum lpd_outcome unreadable(struct lpd_session *session,
 	}
 }
 
-static void count_latency(struct lpd_counters *counters, uint64_t read_ns)
-{
-	uint64_t ns = lpd_max(lpd_now_ns() - read_ns, 1);
-	unsigned int bucket = 63 - __builtin_clzll(ns);
-
-	LPD_COUNT(counters->latency_sum_ns, ns);
-	if (ns > counters->latency_max_ns)
-		LPD_COUNT(counters->latency_max_ns,
-			  ns - counters->latency_max_ns);
-	LPD_COUNT(
-		counters->latency[lpd_min(bucket, LPD_NR_LATENCY_BUCKETS - 1)],
-		1);
-}
-
 /* What is there is there: let whoever waits for it look again. */
-static enum lpd_outcome wake(struct lpd_session *session, uint64_t addr)
+static enum lpd_outcome wake(struct lpd_session *session,
+			     struct lpd_pending *fault)
 {
 	LPD_COUNT(session->state->counters.wakes, 1);
-	int rc = session->protocol->wake(session->fd, addr, LPD_PAGE_SIZE);
+	int rc = session->protocol->wake(session->fd, fault->addr,
+					 LPD_PAGE_SIZE);
 
+	fault->outcome = LPD_OUTCOME_WOKEN;
 	return rc == -ESRCH ? LPD_GONE : LPD_FILLED;
 }
 
 /* The image does not, or no longer, speak for this page: it is zero. */
 static enum lpd_outcome fill_zero(struct lpd_session *session,
-				  struct lpd_pending fault)
+				  struct lpd_pending *fault)
 {
 	struct lpd_counters *counters = &session->state->counters;
-	int64_t rc = zeropage(session, fault.addr);
+	int64_t rc = zeropage(session, fault->addr);
 
 	if (rc > 0) {
 		LPD_COUNT(counters->fills, 1);
 		LPD_COUNT(counters->pages_zero, 1);
-		count_latency(counters, fault.read_ns);
+		if (fault->kind == LPD_FAULT_IMAGE)
+			fault->kind = LPD_FAULT_ZERO;
+		fault->outcome = LPD_OUTCOME_FILLED;
 		return LPD_FILLED;
 	}
 	/* Filled since it was faulted at, or unmapped: see for yourself. */
 	if (rc == -EEXIST || rc == -ENOENT)
-		return wake(session, fault.addr);
+		return wake(session, fault);
 	return refused(session,
-		       (struct lpd_trouble){.addr = fault.addr,
+		       (struct lpd_trouble){.addr = fault->addr,
 					    .source = UINT32_MAX,
 					    .waiting = 1},
 		       rc);
@@ -136,7 +127,7 @@ static enum lpd_outcome fill_zero(struct lpd_session *session,
 
 /* COPY has filled the page of a fault, and perhaps some behind it. */
 static enum lpd_outcome filled(struct lpd_session *session, uint64_t bit,
-			       struct lpd_pending fault, int64_t len)
+			       struct lpd_pending *fault, int64_t len)
 {
 	struct lpd_counters *counters = &session->state->counters;
 	uint64_t nr_pages = len / LPD_PAGE_SIZE;
@@ -146,8 +137,8 @@ static enum lpd_outcome filled(struct lpd_session *session, uint64_t bit,
 	LPD_COUNT(counters->pages_fault, 1);
 	LPD_COUNT(counters->pages_neighbour, nr_pages - 1);
 	LPD_COUNT(counters->bytes, len);
-	count_latency(counters, fault.read_ns);
-	lpd_background_wish(session, fault.addr);
+	fault->outcome = LPD_OUTCOME_FILLED;
+	lpd_background_wish(session, fault->addr);
 	return LPD_FILLED;
 }
 
@@ -155,12 +146,13 @@ static enum lpd_outcome filled(struct lpd_session *session, uint64_t bit,
 static enum lpd_outcome fill_image(struct lpd_worker *worker,
 				   struct lpd_session *session,
 				   const struct lpd_region *region,
-				   struct lpd_pending fault, uint32_t max_pages)
+				   struct lpd_pending *fault,
+				   uint32_t max_pages)
 {
-	uint64_t skipped = fault.addr - region->start;
+	uint64_t skipped = fault->addr - region->start;
 	uint64_t bit = region->first_bit + skipped / LPD_PAGE_SIZE;
 	struct lpd_trouble trouble = {
-		.addr = fault.addr,
+		.addr = fault->addr,
 		.source = region->source,
 		.offset = region->offset + skipped,
 		.waiting = 1,
@@ -169,34 +161,39 @@ static enum lpd_outcome fill_image(struct lpd_worker *worker,
 	uint64_t addr, len = LPD_PAGE_SIZE;
 
 	if (max_pages > 1)
-		len *= lpd_state_next_missing(session->state, fault.addr,
+		len *= lpd_state_next_missing(session->state, fault->addr,
 					      max_pages, &addr);
+	fault->source = trouble.source;
+	fault->offset = trouble.offset;
 	int64_t rc = lpd_source_read(worker, session, trouble.source,
 				     trouble.offset, len, &bytes);
+	if (rc == -EINPROGRESS || rc == -EAGAIN)
+		fault->kind = LPD_FAULT_COLD;
 	if (rc < 0)
 		return unreadable(session, trouble, rc);
 	len = lpd_min(rc, len);
-	rc = copy(session, fault.addr, bytes, len);
+	rc = copy(session, fault->addr, bytes, len);
 	if (rc > 0)
 		return filled(session, bit, fault, rc);
 	switch (-rc) {
 	case EEXIST:
 		lpd_bits_set(session->state, bit, 1);
 		LPD_COUNT(session->state->counters.pages_present, 1);
-		return wake(session, fault.addr);
+		return wake(session, fault);
 	case ENOENT:
 		if (len > LPD_PAGE_SIZE)
 			return fill_image(worker, session, region, fault, 1);
 		/* It faults again, if it is still there to be faulted at. */
-		return wake(session, fault.addr);
+		return wake(session, fault);
 	default:
 		return refused(session, trouble, rc);
 	}
 }
 
-enum lpd_outcome lpd_fill_fault(struct lpd_worker *worker,
-				struct lpd_session *session,
-				struct lpd_pending *fault, uint32_t max_pages)
+static enum lpd_outcome fill_fault(struct lpd_worker *worker,
+				   struct lpd_session *session,
+				   struct lpd_pending *fault,
+				   uint32_t max_pages)
 {
 	const struct lpd_region *region =
 		lpd_state_find(session->state, fault->addr);
@@ -206,11 +203,30 @@ enum lpd_outcome lpd_fill_fault(struct lpd_worker *worker,
 			    region->first_bit + (fault->addr - region->start) /
 							LPD_PAGE_SIZE)) {
 		fault->of_image = 1;
-		return fill_image(worker, session, region, *fault, max_pages);
+		return fill_image(worker, session, region, fault, max_pages);
 	}
 	/* Filled in the meantime, as a rule, so that a WAKE is enough. */
-	return fault->of_image ? wake(session, fault->addr)
-			       : fill_zero(session, *fault);
+	return fault->of_image ? wake(session, fault)
+			       : fill_zero(session, fault);
+}
+
+enum lpd_outcome lpd_fill_fault(struct lpd_worker *worker,
+				struct lpd_session *session,
+				struct lpd_pending *fault, uint32_t max_pages)
+{
+	enum lpd_outcome outcome =
+		fill_fault(worker, session, fault, max_pages);
+
+	fault->tries += fault->tries < UINT16_MAX;
+	if (outcome == LPD_HELD)
+		fault->outcome = LPD_OUTCOME_HELD;
+	else if (outcome == LPD_GONE)
+		fault->outcome = LPD_OUTCOME_GONE;
+	else if (!fault->outcome && fault->kind != LPD_FAULT_COLD)
+		fault->kind = LPD_FAULT_RETRY;
+	if (fault->outcome)
+		lpd_account_fault(session, fault);
+	return outcome;
 }
 
 /* Is a page that got ENOENT not registered, rather than being moved? */
@@ -226,7 +242,7 @@ static bool absent_for_sure(struct lpd_session *session, uint64_t addr)
 /* COPY bytes to where they are missing, in as few calls as it takes. */
 static enum lpd_outcome copy_run(struct lpd_session *session, uint64_t addr,
 				 uint64_t bit, const uint8_t *bytes,
-				 uint64_t len, uint64_t *counter)
+				 uint64_t len, enum lpd_step_kind kind)
 {
 	struct lpd_state *state = session->state;
 	uint64_t done = 0, piece = len;
@@ -258,9 +274,7 @@ static enum lpd_outcome copy_run(struct lpd_session *session, uint64_t addr,
 						       .source = UINT32_MAX},
 					       rc);
 			nr_pages = rc / LPD_PAGE_SIZE;
-			LPD_COUNT(state->counters.fills, 1);
-			LPD_COUNT(state->counters.bytes, rc);
-			LPD_COUNT(*counter, nr_pages);
+			lpd_account_run(session, addr + done, rc, kind);
 			piece *= 2;
 		}
 		lpd_bits_set(state, bit + done / LPD_PAGE_SIZE, nr_pages);
@@ -271,7 +285,7 @@ static enum lpd_outcome copy_run(struct lpd_session *session, uint64_t addr,
 
 enum lpd_outcome lpd_fill_run(struct lpd_worker *worker,
 			      struct lpd_session *session, uint64_t addr,
-			      uint32_t nr_pages, uint64_t *counter)
+			      uint32_t nr_pages, enum lpd_step_kind kind)
 {
 	const struct lpd_region *region = lpd_state_find(session->state, addr);
 	uint64_t skipped = addr - region->start;
@@ -297,7 +311,7 @@ enum lpd_outcome lpd_fill_run(struct lpd_worker *worker,
 		n = lpd_min(n, len - done);
 		enum lpd_outcome outcome =
 			copy_run(session, addr + done,
-				 bit + done / LPD_PAGE_SIZE, bytes, n, counter);
+				 bit + done / LPD_PAGE_SIZE, bytes, n, kind);
 		if (outcome != LPD_FILLED)
 			return outcome;
 		done += n;

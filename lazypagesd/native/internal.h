@@ -110,7 +110,10 @@ struct lpd_message {
 	enum lpd_message_kind kind;
 	uint64_t number; /* of an event that can come twice; 0: it cannot */
 	union {
-		uint64_t addr;    /* FAULT: of the page */
+		struct {
+			uint64_t addr; /* of the page */
+			uint32_t tid;  /* 0: not told */
+		} fault;
 		int32_t child_fd; /* FORK */
 		struct {
 			uint64_t start, end; /* REMOVE, UNMAP */
@@ -196,7 +199,7 @@ void lpd_reads_release(struct lpd_worker *worker, struct lpd_session *session);
 
 /*
  * Fill a page that was faulted at, with up to max_pages - 1 behind it if the
- * image speaks for it; counts, and sets bits.
+ * image speaks for it; counts, sets bits, and notes in *fault how it went.
  */
 enum lpd_outcome lpd_fill_fault(struct lpd_worker *worker,
 				struct lpd_session *session,
@@ -204,11 +207,11 @@ enum lpd_outcome lpd_fill_fault(struct lpd_worker *worker,
 
 /*
  * Fill nr_pages missing pages at addr, all of one region, in as few calls as
- * it takes; *counter is raised by each page filled.
+ * it takes; kind, NEIGHBOUR or DRAIN, is what they are counted as.
  */
 enum lpd_outcome lpd_fill_run(struct lpd_worker *worker,
 			      struct lpd_session *session, uint64_t addr,
-			      uint32_t nr_pages, uint64_t *counter);
+			      uint32_t nr_pages, enum lpd_step_kind kind);
 
 /*
  * How many pages may be filled now that nobody waits for, by the session's
@@ -225,6 +228,23 @@ bool lpd_background_wanted(const struct lpd_session *session);
 
 /* Remember that the neighbourhood of a page is wanted. */
 void lpd_background_wish(struct lpd_session *session, uint64_t addr);
+
+/* ------------------------------------------------------------------------
+ * Accounts: recorder.c
+ */
+
+/* A fault is answered, or is held: count how long it took, and record it. */
+void lpd_account_fault(struct lpd_session *session,
+		       const struct lpd_pending *fault);
+
+/* Count and record a successful COPY that nobody waited for, as kind. */
+void lpd_account_run(struct lpd_session *session, uint64_t addr, uint64_t len,
+		     enum lpd_step_kind kind);
+
+/* Record an event that has taken effect / a FORK whose child is served. */
+void lpd_account_event(const struct lpd_session *session,
+		       const struct lpd_message *message);
+void lpd_account_fork(const struct lpd_session *session);
 
 /* ------------------------------------------------------------------------
  * Sessions, as the worker sees them

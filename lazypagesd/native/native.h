@@ -46,6 +46,7 @@ enum {
 	LPD_MAX_MESSAGES = 512, /* of one round */
 	LPD_MAX_MESSAGE_SIZE = 32,
 	LPD_NR_LATENCY_BUCKETS = 40,
+	LPD_MAX_THREADS = 64,  /* whose losses are told apart */
 	LPD_MAX_PENDING = 256, /* faults to be tried again */
 	LPD_MAX_WISHES = 16,   /* neighbourhoods to be filled */
 	LPD_MAX_TROUBLES = 32, /* reports not yet taken */
@@ -80,17 +81,51 @@ struct lpd_region {
 int lpd_memory_map(int fd, uint64_t size, void **ret_memory);
 void lpd_memory_unmap(void *memory, uint64_t size);
 
+/* What it took to answer a fault. */
+enum lpd_fault_kind {
+	LPD_FAULT_IMAGE = 0, /* the image's bytes, at once */
+	LPD_FAULT_ZERO,      /* zeros, at once */
+	LPD_FAULT_RETRY,     /* refused before: mappings changing, no memory */
+	LPD_FAULT_COLD,      /* its bytes were not at hand */
+	LPD_NR_FAULT_KINDS,
+};
+
+/* Of faults, from their message being read to their page being in. */
+struct lpd_latency {
+	uint64_t count;
+	uint64_t sum_ns;
+	uint64_t max_ns;
+	/* bucket i counts latencies in [2^i, 2^(i+1)) ns */
+	uint64_t buckets[LPD_NR_LATENCY_BUCKETS];
+};
+
+/*
+ * What a thread has waited for; tid is its number in its own pid namespace,
+ * and known only where the descriptor has UFFD_FEATURE_THREAD_ID.
+ */
+struct lpd_thread {
+	uint64_t tid; /* 0: all those for whom there was no place */
+	uint64_t faults;
+	uint64_t lost_ns;
+};
+
 /* What a session did.  Written by the worker, read by anybody, atomically. */
 struct lpd_counters {
 	uint64_t faults;          /* messages that asked for a page */
 	uint64_t fills;           /* successful COPY and ZEROPAGE calls */
 	uint64_t pages_fault;     /* image pages filled on demand */
 	uint64_t pages_neighbour; /* ... around a fault */
-	uint64_t pages_drain;     /* ... in the background */
-	uint64_t pages_zero;      /* zero pages, on demand */
-	uint64_t pages_present;   /* found filled by somebody else */
-	uint64_t pages_dropped;   /* given up by REMOVE, UNMAP or REMAP */
-	uint64_t bytes;           /* of image pages filled */
+	/*
+	 * Of them, those whose neighbourhood was gone through to its end: the
+	 * next fault came right behind it.  The kernel tells of no touch of a
+	 * page that is there, so that nothing more is known of the others.
+	 */
+	uint64_t pages_followed;
+	uint64_t pages_drain;   /* ... in the background */
+	uint64_t pages_zero;    /* zero pages, on demand */
+	uint64_t pages_present; /* found filled by somebody else */
+	uint64_t pages_dropped; /* given up by REMOVE, UNMAP or REMAP */
+	uint64_t bytes;         /* of image pages filled */
 	uint64_t events_fork;
 	uint64_t events_remap;
 	uint64_t events_remove;
@@ -101,10 +136,7 @@ struct lpd_counters {
 	uint64_t wakes;    /* faults answered by a WAKE alone */
 	uint64_t misses;   /* faults whose bytes were not at hand */
 	uint64_t held;     /* faults that wait for a source to be mended */
-	uint64_t latency_sum_ns; /* message read to fill, over latency[] */
-	uint64_t latency_max_ns;
-	/* bucket i counts latencies in [2^i, 2^(i+1)) ns */
-	uint64_t latency[LPD_NR_LATENCY_BUCKETS];
+	struct lpd_latency latencies[LPD_NR_FAULT_KINDS];
 };
 
 /*
@@ -147,6 +179,7 @@ struct lpd_state {
 	uint64_t drain_rate; /* atomic, set by the control plane; see below */
 	uint64_t pace; /* the control plane's own: what drain_rate is to be */
 	struct lpd_counters counters;
+	struct lpd_thread threads[LPD_MAX_THREADS]; /* the last one: see tid */
 	uint16_t order[LPD_MAX_MESSAGES];
 	uint16_t arranged[LPD_MAX_MESSAGES];
 	uint32_t nr_arranged;
@@ -356,11 +389,20 @@ struct lpd_trouble {
 	uint64_t waiting; /* 1: a thread waits for it; 0: drain met it */
 };
 
-/* A fault that is to be tried again. */
+/*
+ * A fault until it is answered.  Those that are to be tried again are the
+ * worker's; others may look, and find a list that is changing.
+ */
 struct lpd_pending {
 	uint64_t addr;
 	uint64_t read_ns;
-	uint32_t of_image; /* the image spoke for it when it was tried last */
+	uint64_t offset; /* of its page in the source, when it was tried last */
+	uint32_t source; /* UINT32_MAX: the image did not speak for it */
+	uint32_t tid;
+	uint16_t tries;
+	uint8_t kind;     /* enum lpd_fault_kind */
+	uint8_t of_image; /* the image spoke for it when it was tried last */
+	uint8_t outcome;  /* enum lpd_fault_outcome, once it is answered */
 };
 
 /*
@@ -392,8 +434,10 @@ struct lpd_session {
 	struct lpd_state *state;
 	const struct lpd_source *sources; /* state->nr_sources of them */
 	struct lpd_worker *worker;
-	int32_t fd; /* non-blocking; borrowed until detached */
-	uint32_t id;
+	int32_t fd;  /* non-blocking; borrowed until detached */
+	uint32_t id; /* in the flight recorder */
+	/* Of the child's session, before LPD_REQUEST_RESUME; 0: it has none. */
+	uint32_t child_id;
 
 	/* Shared, atomic. */
 	uint32_t request;
@@ -435,6 +479,7 @@ struct lpd_session {
 	/* Background: neighbourhoods of faults, then drain. */
 	uint32_t nr_wishes;
 	uint32_t window_pages;           /* of a neighbourhood */
+	uint32_t window_filled;          /* of the last one */
 	uint32_t piece_pages;            /* of drain */
 	uint32_t waits_for_read;         /* drain met a cold page */
 	uint64_t wishes[LPD_MAX_WISHES]; /* addresses that faulted */
@@ -466,6 +511,81 @@ uint32_t lpd_session_take_status(struct lpd_session *session);
 /* Take the oldest report of a page that cannot be filled: 0, or -ENOENT. */
 int lpd_session_take_trouble(struct lpd_session *session,
 			     struct lpd_trouble *ret_trouble);
+
+/* ------------------------------------------------------------------------
+ * Flight recorder: what a worker did last, in a memfd that outlives it.
+ *
+ * Two rings, each with one writer, the worker.  An entry is written, and then
+ * counted; so whoever reads takes the count, copies entries, and takes the
+ * count once more: with n entries then, those before n + 1 - capacity may have
+ * been overwritten meanwhile.  So may the oldest one of a worker that died.
+ */
+enum {
+	LPD_RECORDER_VERSION = 1,
+	LPD_RECORDER_FAULTS = 65536,
+	LPD_RECORDER_STEPS = 16384,
+};
+
+enum lpd_fault_outcome {
+	LPD_OUTCOME_NONE = 0,
+	LPD_OUTCOME_FILLED,
+	LPD_OUTCOME_WOKEN, /* something was there: who waits looks again */
+	LPD_OUTCOME_HELD,  /* cannot be filled, and waits for a retry */
+	LPD_OUTCOME_GONE,  /* its process was no more */
+};
+
+/* Beside faults: pages filled unasked, and events. */
+enum lpd_step_kind {
+	LPD_STEP_NEIGHBOUR = 1,
+	LPD_STEP_DRAIN,
+	LPD_STEP_FORK,
+	LPD_STEP_REMAP,
+	LPD_STEP_REMOVE,
+	LPD_STEP_UNMAP,
+};
+
+/* Times are of CLOCK_MONOTONIC.  session is that of struct lpd_session. */
+struct lpd_fault {
+	uint64_t time_ns; /* when it was answered */
+	uint64_t addr;
+	uint64_t offset; /* in the source */
+	uint64_t latency_ns;
+	uint32_t session;
+	uint32_t tid;    /* 0: not known */
+	uint32_t source; /* UINT32_MAX: of none */
+	uint16_t tries;
+	uint8_t kind;    /* enum lpd_fault_kind */
+	uint8_t outcome; /* enum lpd_fault_outcome */
+};
+
+struct lpd_step {
+	uint64_t time_ns;
+	uint64_t addr;
+	uint64_t len;
+	uint64_t to; /* of a REMAP */
+	uint32_t session;
+	uint32_t child; /* of a FORK: its session; 0: none */
+	uint32_t kind;  /* enum lpd_step_kind */
+	uint32_t reserved;
+};
+
+struct lpd_recorder {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t reserved;
+	uint64_t nr_faults; /* so far; atomic, as nr_steps */
+	uint64_t nr_steps;
+	/* The control plane's own: the largest number of a session so far. */
+	uint64_t last_session;
+	struct lpd_fault faults[LPD_RECORDER_FAULTS];
+	struct lpd_step steps[LPD_RECORDER_STEPS];
+};
+
+/* Begin one, in zero-filled memory. */
+void lpd_recorder_init(struct lpd_recorder *recorder);
+
+/* Check what another worker has left: 0, or -EPROTO. */
+int lpd_recorder_check(const struct lpd_recorder *recorder);
 
 /* ------------------------------------------------------------------------
  * Workers: threads that own sessions.
@@ -502,8 +622,9 @@ struct lpd_read {
  */
 struct lpd_worker {
 	/* Set by the control plane. */
-	uint8_t *staging; /* LPD_STAGING_SIZE */
-	uint8_t *page;    /* LPD_PAGE_SIZE */
+	uint8_t *staging;              /* LPD_STAGING_SIZE */
+	uint8_t *page;                 /* LPD_PAGE_SIZE */
+	struct lpd_recorder *recorder; /* NULL: nothing is recorded */
 	struct lpd_read reads[LPD_NR_READS];
 
 	/* Made by lpd_worker_init(). */
@@ -517,6 +638,9 @@ struct lpd_worker {
 	struct lpd_session *reports;
 	uint32_t stop;
 	uint64_t nr_turns; /* of the loop: who is woken and takes none, hangs */
+	uint64_t began_ns;
+	uint64_t busy_ns; /* since then, and not asleep */
+	uint64_t longest_turn_ns;
 
 	/* The worker's own. */
 	struct lpd_session *active; /* whose turn it is, in a ring */

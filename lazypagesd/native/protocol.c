@@ -40,8 +40,10 @@ static struct lpd_message uffd_msg_decode(const uint8_t *raw)
 	case UFFD_EVENT_PAGEFAULT:
 		ret.kind = LPD_MESSAGE_FAULT;
 		/* Low bits are set with UFFD_FEATURE_EXACT_ADDRESS. */
-		ret.addr = msg.arg.pagefault.address &
-			   ~(uint64_t)(LPD_PAGE_SIZE - 1);
+		ret.fault.addr = msg.arg.pagefault.address &
+				 ~(uint64_t)(LPD_PAGE_SIZE - 1);
+		/* Zero without UFFD_FEATURE_THREAD_ID. */
+		ret.fault.tid = msg.arg.pagefault.feat.ptid;
 		break;
 	case UFFD_EVENT_FORK:
 		ret.kind = LPD_MESSAGE_FORK;

@@ -159,6 +159,7 @@ static void apply_event(struct lpd_session *session,
 		break;
 	}
 	LPD_COUNT(counters->pages_dropped, dropped);
+	lpd_account_event(session, message);
 	session->absent_addr = 0;
 	session->stuck = 0;
 }
@@ -224,8 +225,10 @@ static enum lpd_outcome answer_faults(struct lpd_worker *worker,
 		if (message.kind != LPD_MESSAGE_FAULT)
 			continue;
 
-		struct lpd_pending fault = {.addr = message.addr,
-					    .read_ns = session->read_ns};
+		struct lpd_pending fault = {.addr = message.fault.addr,
+					    .tid = message.fault.tid,
+					    .read_ns = session->read_ns,
+					    .source = UINT32_MAX};
 		enum lpd_outcome outcome =
 			lpd_fill_fault(worker, session, &fault, 1);
 		LPD_COUNT(counters->faults, 1);
@@ -370,6 +373,7 @@ void lpd_session_resume(struct lpd_session *session)
 	struct lpd_commit commit = lpd_state_commit(session->state);
 
 	lpd_crash_point("resumed");
+	lpd_account_fork(session);
 	session->paused = 0;
 	set_cursor(session->state, commit.cursor + 1);
 	session->must_read = 1;

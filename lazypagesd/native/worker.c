@@ -331,15 +331,34 @@ static int sleep_ms(struct lpd_worker *worker)
 	return (nap_ns + LPD_NS_PER_MS - 1) / LPD_NS_PER_MS;
 }
 
+/* Count a turn that began when epoll_wait() returned; return its end. */
+static uint64_t end_turn(struct lpd_worker *worker, uint64_t began_ns)
+{
+	uint64_t now = lpd_now_ns();
+	uint64_t ns = now - began_ns;
+
+	LPD_COUNT(worker->busy_ns, ns);
+	if (ns > worker->longest_turn_ns)
+		LPD_COUNT(worker->longest_turn_ns,
+			  ns - worker->longest_turn_ns);
+	return now;
+}
+
 int lpd_worker_run(struct lpd_worker *worker)
 {
 	struct epoll_event ready[MAX_READY];
+	uint64_t turn_ns = lpd_now_ns();
 
+	__atomic_store_n(&worker->began_ns, turn_ns, __ATOMIC_RELAXED);
 	while (!__atomic_load_n(&worker->stop, __ATOMIC_ACQUIRE)) {
 		bool inbox = false;
+		int timeout_ms = sleep_ms(worker);
 		int n = epoll_wait(worker->epoll_fd, ready, MAX_READY,
-				   sleep_ms(worker));
+				   timeout_ms);
 
+		/* Who has not slept has been at it since the last turn. */
+		if (timeout_ms)
+			turn_ns = lpd_now_ns();
 		LPD_COUNT(worker->nr_turns, 1);
 		if (n < 0 && errno != EINTR)
 			return -errno;
@@ -354,6 +373,7 @@ int lpd_worker_run(struct lpd_worker *worker)
 			take_inbox(worker);
 		if (worker->active)
 			step(worker);
+		turn_ns = end_turn(worker, turn_ns);
 	}
 	return 0;
 }

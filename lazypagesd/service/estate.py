@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError, Message
 
-from lazypagesd.engine import restore_record
+from lazypagesd.engine import recorder, restore_record
 from lazypagesd.engine import state as states
 from lazypagesd.engine.pb import record_pb2
 from lazypagesd.engine.record import RecordFile
+from lazypagesd.engine.recorder import Recorder
 from lazypagesd.engine.restore import fds_of
 from lazypagesd.engine.state import State
 from lazypagesd.errors import ForeignStateError, LazyPagesError, SessionError
@@ -74,6 +75,7 @@ class Estate:
     restores: dict[int, LeftRestore] = field(default_factory=dict)
     daemon: record_pb2.Daemon | None = None
     daemon_file: RecordFile | None = None
+    recorders: list[Recorder] = field(default_factory=list)
     is_whole: bool = True
     disputed: set[int] = field(default_factory=set)  # connections, which are nobody's for sure
 
@@ -81,6 +83,7 @@ class Estate:
         """Return the descriptors that it is made of."""
         claims = {fd for restore in self.restores.values() for fd in restore.claims()}
         claims |= self.disputed
+        claims.update(recorder.fd for recorder in self.recorders)
         if self.daemon is not None and self.daemon_file is not None:
             claims.add(self.daemon_file.fd)
             named = [name for name in ("listener", "images") if self.daemon.HasField(name)]
@@ -97,6 +100,7 @@ def take_stock(fds: Set[int]) -> Estate:
         take(take_restore, fd, fds, estate)
     for fd in named(fds, states.MEMFD_NAME):
         take(take_session, fd, fds, estate)
+    estate.recorders = take_recorders(fds)
     settle_forks(estate, fds)
     for restore in estate.restores.values():
         settle_handed_over(restore)
@@ -127,6 +131,17 @@ def take(
     except (LazyPagesError, OSError, DecodeError, ValueError) as error:
         estate.is_whole = False
         log.error("%s: %s; who waits for a page of it goes on waiting", name, error)
+
+
+def take_recorders(fds: Set[int]) -> list[Recorder]:
+    """Return the flight recorders that can be read, in the order of their workers."""
+    found = []
+    for fd in sorted(named(fds, recorder.MEMFD_NAME), key=uffd.target):
+        try:
+            found.append(Recorder.take_over(fd))
+        except (SessionError, OSError) as error:
+            log.warning("%s: %s, ignoring: what it had is forgotten", uffd.target(fd), error)
+    return found
 
 
 def left_file(fd: int) -> RecordFile | None:

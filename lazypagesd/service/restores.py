@@ -118,7 +118,7 @@ class Restores:
         """
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(log_unexpected)
-        self._engine.start()
+        self._engine.start(estate.recorders if estate else ())
         async with (
             asyncio.TaskGroup() as group,
             status.telling(self._engine, self._restores.values()),

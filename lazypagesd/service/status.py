@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Collection, Mapping
 
 from lazypagesd.engine.engine import Engine
@@ -83,10 +84,15 @@ def status_of(restores: Collection[Restore]) -> str:
     nr_pages = sum(session.state.nr_pages for session in live)
     nr_missing = sum(session.state.nr_missing for session in live)
     filled = 100 * (nr_pages - nr_missing) // nr_pages if nr_pages else 100
-    slowest_ns = max(session.slowest_ns for session in live)
+    waiting = [each.since_ns for session in live for each in session.waiting()[:1]]
+    oldest = (
+        f"oldest fault {microseconds(time.monotonic_ns() - min(waiting))} us"
+        if waiting
+        else "no fault waiting"
+    )
     return (
         f"{count(len(restores), 'restore')}, {count(len(live), 'session')}, {filled} % filled,"
-        f" {nr_missing} pages missing, slowest fault {microseconds(slowest_ns)} us"
+        f" {nr_missing} pages missing, {oldest}"
     )
 
 

@@ -139,14 +139,14 @@ def audit_session(counters: Counters, owed: int) -> Iterator[str]:
         yield f"{accounted(counters)} pages accounted for, not {owed}"
     if counters.bytes != filled * PAGE_SIZE:
         yield f"{counters.bytes} bytes are not {filled} pages"
-    if sum(counters.latency) != answered:
-        yield f"{sum(counters.latency)} latencies of {answered} faults"
+    if counters.latency.count != answered:
+        yield f"{counters.latency.count} latencies of {answered} faults"
     if counters.events_unknown or counters.held:
         yield f"{counters.events_unknown} events unknown, {counters.held} faults held"
     # What is counted down once too often ends up near 2**64.
     for item in fields(counters):
         value = getattr(counters, item.name)
-        if item.name != "latency" and value >= 2**63:
+        if item.name != "latencies" and value >= 2**63:
             yield f"{item.name} is below zero"
 
 

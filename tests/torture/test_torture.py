@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lazypagesd.engine.statistics import Counters
+from lazypagesd.engine.statistics import Counters, Latency
 from tests.torture.__main__ import parse, replay, settings_of
 from tests.torture.engine import audit_session
 from tests.torture.rounds import Settings, compile_torture, run_round
@@ -95,9 +95,9 @@ def test_engine_has_a_process_for_each_worker() -> None:
 
 def counters(**counted: int) -> Counters:
     """Return what a session that filled ten pages has counted, but for what is *counted*."""
-    names = dict.fromkeys(set(Counters.__slots__) - {"latency"}, 0)
+    names = dict.fromkeys(set(Counters.__slots__) - {"latencies"}, 0)
     right = {"nr_pages": 10, "pages_fault": 2, "pages_drain": 8, "bytes": 10 * 4096}
-    return Counters(latency=(2,), **(names | right | counted))
+    return Counters(latencies=(Latency(2, 2, 1, (2,)),), **(names | right | counted))
 
 
 def test_right_books_pass() -> None:

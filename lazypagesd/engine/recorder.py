@@ -1,0 +1,247 @@
+"""The flight recorder of a worker: its last faults, and what else it did, as values.
+
+It lies in a memfd, which outlives the daemon: the worker of that number in the next one goes on
+in it.  How a reader tells what is whole is in native.h.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import struct
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from lazypagesd.closing import Closing
+from lazypagesd.engine.memory import Memory
+from lazypagesd.engine.statistics import KINDS
+from lazypagesd.errors import SessionError
+from lazypagesd.native import ffi, lib
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lazypagesd.native._native import CData
+
+MEMFD_NAME = "lazypagesd-recorder"
+SIZE = int(ffi.sizeof("struct lpd_recorder"))
+# Entries that are looked at in one go: between two of them others may have their turn.
+BATCH = 2048
+NO_SOURCE = 2**32 - 1
+
+
+class Outcome(enum.StrEnum):
+    """How a fault ended: enum lpd_fault_outcome."""
+
+    FILLED = "filled"
+    WOKEN = "woken"
+    HELD = "held"
+    GONE = "gone"
+
+
+class StepKind(enum.StrEnum):
+    """What else happened to a session: enum lpd_step_kind."""
+
+    NEIGHBOUR = "neighbour"
+    DRAIN = "drain"
+    FORK = "fork"
+    REMAP = "remap"
+    REMOVE = "remove"
+    UNMAP = "unmap"
+
+
+OUTCOMES = tuple(Outcome)  # from 1 on, as in C
+STEP_KINDS = tuple(StepKind)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault: *time_ns*, of CLOCK_MONOTONIC, is when it was answered, *latency_ns* after its
+    message had been read.  *source* is the index of a file of its session."""
+
+    time_ns: int
+    addr: int
+    offset: int
+    latency_ns: int
+    session: int
+    tid: int
+    source: int | None
+    tries: int
+    kind: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Pages [addr, addr + len) filled unasked, or an event: *to* is where a remap went, *child*
+    the session that a fork has made."""
+
+    time_ns: int
+    addr: int
+    len: int
+    to: int
+    session: int
+    child: int
+    kind: StepKind
+
+
+Entry = TypeVar("Entry", Fault, Step)
+
+
+def fault_of(fields: tuple[int, ...]) -> Fault:
+    """Return the struct lpd_fault that has these *fields*."""
+    time_ns, addr, offset, latency_ns, session, tid, source, tries, kind, outcome = fields
+    return Fault(
+        time_ns=time_ns,
+        addr=addr,
+        offset=offset,
+        latency_ns=latency_ns,
+        session=session,
+        tid=tid,
+        source=None if source == NO_SOURCE else source,
+        tries=tries,
+        kind=KINDS[kind],
+        outcome=OUTCOMES[outcome - 1],
+    )
+
+
+def step_of(fields: tuple[int, ...]) -> Step:
+    """Return the struct lpd_step that has these *fields*."""
+    time_ns, addr, length, to, session, child, kind = fields
+    return Step(time_ns, addr, length, to, session, child, STEP_KINDS[kind - 1])
+
+
+class Ring(Generic[Entry]):
+    """One of a recorder's two rings, as somebody sees it who does not write it."""
+
+    def __init__(
+        self,
+        entries: CData,
+        layout: struct.Struct,
+        capacity: int,
+        make: Callable[[tuple[int, ...]], Entry],
+        count: Callable[[], int],
+    ) -> None:
+        """Read *entries*, a C array of *capacity* with this *layout*; *count* says how many were
+        ever written."""
+        self._bytes = memoryview(ffi.buffer(entries, capacity * layout.size))
+        self._layout = layout
+        self._capacity = capacity
+        self._make: Callable[[tuple[int, ...]], Entry] = make
+        self._count = count
+
+    @property
+    def nr_lost(self) -> int:
+        """How many are no more, since others have taken their places."""
+        return max(self._count() - self._capacity, 0)
+
+    def read(self, sessions: Collection[int] | None = None) -> Iterator[list[Entry]]:
+        """Yield what there is now, the oldest first, in lists, which may be empty: of *sessions*,
+        or of all.  What is overwritten meanwhile is left out."""
+        position, end = self.nr_lost, self._count()
+        while position < end:
+            stop = min(position + BATCH, end)
+            yield self._batch(position, stop, sessions)
+            position = stop
+
+    def newest(self, limit: int, sessions: Collection[int] | None = None) -> Iterator[list[Entry]]:
+        """Yield the last *limit* entries in the same way, but the newest list first."""
+        first, stop = self.nr_lost, self._count()
+        while first < stop and limit > 0:
+            position = max(stop - BATCH, first)
+            found = self._batch(position, stop, sessions)[-limit:]
+            yield found
+            limit -= len(found)
+            stop = position
+
+    def _batch(self, start: int, stop: int, sessions: Collection[int] | None) -> list[Entry]:
+        copied = self._copy(start, stop)
+        # One that is being written, or was when its worker died, is in the place of the oldest.
+        whole = max(self._count() + 1 - self._capacity, start)
+        size = self._layout.size
+        fields = self._layout.iter_unpack(copied[(min(whole, stop) - start) * size :])
+        # The number of the session has the same place in both.
+        return [self._make(each) for each in fields if sessions is None or each[4] in sessions]
+
+    def _copy(self, start: int, stop: int) -> bytes:
+        size, first, last = self._layout.size, start % self._capacity, stop % self._capacity
+        if first < last:
+            return bytes(self._bytes[first * size : last * size])
+        return bytes(self._bytes[first * size :]) + bytes(self._bytes[: last * size])
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._bytes.release()
+
+
+class Recorder(Closing):
+    """A mapped recorder.  Owns *fd* until close()."""
+
+    def __init__(self, fd: int) -> None:
+        """Map what is in *fd*.  Takes ownership of it, unless it raises."""
+        self.fd = fd
+        self._memory = Memory(fd)
+        self.pointer: CData = ffi.cast("struct lpd_recorder *", self._memory.pointer)
+        head = self.pointer
+        self.faults = Ring(
+            head.faults,
+            struct.Struct("=4Q3IH2B"),
+            lib.LPD_RECORDER_FAULTS,
+            fault_of,
+            lambda: int(head.nr_faults),
+        )
+        self.steps = Ring(
+            head.steps,
+            struct.Struct("=4Q3I4x"),
+            lib.LPD_RECORDER_STEPS,
+            step_of,
+            lambda: int(head.nr_steps),
+        )
+
+    @classmethod
+    def create(cls, number: int) -> Recorder:
+        """Make that of worker *number*."""
+        fd = os.memfd_create(f"{MEMFD_NAME}:{number}", os.MFD_CLOEXEC)
+        try:
+            # Sparse: what is not written costs nothing.
+            os.ftruncate(fd, SIZE)
+            recorder = cls(fd)
+        except OSError:
+            os.close(fd)
+            raise
+        lib.lpd_recorder_init(recorder.pointer)
+        return recorder
+
+    @classmethod
+    def take_over(cls, fd: int) -> Recorder:
+        """Map one that another daemon has left.  Takes ownership of *fd*, unless it raises
+        SessionError, as it does if it is none of ours."""
+        if os.fstat(fd).st_size != SIZE:
+            raise SessionError(f"a flight recorder of {os.fstat(fd).st_size} bytes (ours: {SIZE})")
+        recorder = cls(fd)
+        if lib.lpd_recorder_check(recorder.pointer):
+            recorder.unmap()
+            raise SessionError("its flight recorder is none that we can read")
+        return recorder
+
+    @property
+    def last_session(self) -> int:
+        """The largest number that a session had so far; whoever has a recorder may set it."""
+        return int(self.pointer.last_session)
+
+    @last_session.setter
+    def last_session(self, number: int) -> None:
+        self.pointer.last_session = number
+
+    def unmap(self) -> None:
+        """Give up the mapping alone; *fd* is the caller's."""
+        self.faults.close()
+        self.steps.close()
+        self.pointer = ffi.NULL
+        self._memory.close()
+
+    def close(self) -> None:
+        """Unmap and close."""
+        self.unmap()
+        os.close(self.fd)
