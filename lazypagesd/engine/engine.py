@@ -60,16 +60,19 @@ class Engine:
     def start(self, left: Sequence[Recorder] = ()) -> None:
         """Start the workers, and listen to them.
 
-        Takes ownership of the flight recorders that another daemon has *left*, in which they go
-        on.
+        Takes ownership of the flight recorders that another daemon has *left*: each worker goes
+        on in that of its number, and the others can still be read.
         """
         loop = asyncio.get_running_loop()
         locking.keep_code(*HOT_LIBRARIES)
+        self._old_recorders = list(left)
         for worker in self.workers:
-            worker.start(left[worker.number] if worker.number < len(left) else None)
+            found = [each for each in self._old_recorders if each.number == worker.number]
+            for recorder in found[:1]:
+                self._old_recorders.remove(recorder)
+            worker.start(found[0] if found else None)
             loop.add_reader(worker.report_fd, self._take_reports, worker)
-        self._old_recorders = list(left[len(self.workers) :])
-        self._last_id = max(recorder.last_session for recorder in self.recorders)
+        self._note_id(max(recorder.last_session for recorder in self.recorders))
         # Where there is no room for them, the next daemon does without.
         with contextlib.suppress(SessionError):
             self.custody.keep([recorder.fd for recorder in self.recorders])
@@ -84,10 +87,14 @@ class Engine:
 
     def next_session_id(self) -> int:
         """Return a number for a new session, which nothing on record has."""
-        self._last_id += 1
+        self._note_id(self._last_id + 1)
+        return self._last_id
+
+    # In every recorder: each alone may be what is left.
+    def _note_id(self, number: int) -> None:
+        self._last_id = max(self._last_id, number)
         for recorder in self.recorders:
             recorder.last_session = self._last_id
-        return self._last_id
 
     def check_new(self, name: str, fd: int) -> None:
         """Raise SessionError if the descriptor that is to be *name* has a session already, which
@@ -101,7 +108,7 @@ class Engine:
     def attach(self, session: Session) -> None:
         """Serve *session* until it ends, with the worker that has the fewest; then close it."""
         self.sessions.add(session)
-        self._last_id = max(self._last_id, session.id)
+        self._note_id(session.id)
         if session.pidfd is not None:
             asyncio.get_running_loop().add_reader(session.pidfd, self._exited, session)
         min(self.workers, key=lambda worker: len(worker.sessions)).attach(session)

@@ -29,6 +29,9 @@ SIZE = int(ffi.sizeof("struct lpd_recorder"))
 # Entries that are looked at in one go: between two of them others may have their turn.
 BATCH = 2048
 NO_SOURCE = 2**32 - 1
+# struct lpd_fault and struct lpd_step.
+FAULT_LAYOUT = struct.Struct("=4Q3IH2B")
+STEP_LAYOUT = struct.Struct("=4Q3I4x")
 
 
 class Outcome(enum.StrEnum):
@@ -117,29 +120,36 @@ class Ring(Generic[Entry]):
 
     def __init__(
         self,
-        entries: CData,
+        recorder: CData,
+        what: str,
         layout: struct.Struct,
         capacity: int,
         make: Callable[[tuple[int, ...]], Entry],
-        count: Callable[[], int],
     ) -> None:
-        """Read *entries*, a C array of *capacity* with this *layout*; *count* says how many were
-        ever written."""
-        self._bytes = memoryview(ffi.buffer(entries, capacity * layout.size))
+        """Read the *recorder*'s *what*, faults or steps, of this *layout* and *capacity*."""
+        self._recorder = recorder
+        self._count_name = f"nr_{what}"
+        self._copy: Callable[[CData, int, int, CData], int]
+        self._copy = getattr(lib, f"lpd_recorder_read_{what}")
+        self._copied = ffi.new(f"struct lpd_{what.removesuffix('s')}[]", BATCH)
         self._layout = layout
         self._capacity = capacity
         self._make: Callable[[tuple[int, ...]], Entry] = make
-        self._count = count
+
+    @property
+    def nr_written(self) -> int:
+        """How many there ever were."""
+        return int(getattr(self._recorder, self._count_name)) if self._recorder else 0
 
     @property
     def nr_lost(self) -> int:
-        """How many are no more, since others have taken their places."""
-        return max(self._count() - self._capacity, 0)
+        """How many are no more, since others have taken their places, or are about to."""
+        return max(self.nr_written + 1 - self._capacity, 0)
 
     def read(self, sessions: Collection[int] | None = None) -> Iterator[list[Entry]]:
         """Yield what there is now, the oldest first, in lists, which may be empty: of *sessions*,
         or of all.  What is overwritten meanwhile is left out."""
-        position, end = self.nr_lost, self._count()
+        position, end = self.nr_lost, self.nr_written
         while position < end:
             stop = min(position + BATCH, end)
             yield self._batch(position, stop, sessions)
@@ -147,7 +157,7 @@ class Ring(Generic[Entry]):
 
     def newest(self, limit: int, sessions: Collection[int] | None = None) -> Iterator[list[Entry]]:
         """Yield the last *limit* entries in the same way, but the newest list first."""
-        first, stop = self.nr_lost, self._count()
+        first, stop = self.nr_lost, self.nr_written
         while first < stop and limit > 0:
             position = max(stop - BATCH, first)
             found = self._batch(position, stop, sessions)[-limit:]
@@ -155,24 +165,20 @@ class Ring(Generic[Entry]):
             limit -= len(found)
             stop = position
 
+    def close(self) -> None:
+        """Read nothing any more."""
+        self._recorder = ffi.NULL
+
+    # Copied at one go, for others may read as well between two lists.
     def _batch(self, start: int, stop: int, sessions: Collection[int] | None) -> list[Entry]:
-        copied = self._copy(start, stop)
-        # One that is being written, or was when its worker died, is in the place of the oldest.
-        whole = max(self._count() + 1 - self._capacity, start)
+        if not self._recorder:
+            return []
+        whole = self._copy(self._recorder, start, stop, self._copied)
         size = self._layout.size
-        fields = self._layout.iter_unpack(copied[(min(whole, stop) - start) * size :])
+        copied = ffi.buffer(self._copied, (stop - start) * size)[(whole - start) * size :]
+        fields = self._layout.iter_unpack(copied)
         # The number of the session has the same place in both.
         return [self._make(each) for each in fields if sessions is None or each[4] in sessions]
-
-    def _copy(self, start: int, stop: int) -> bytes:
-        size, first, last = self._layout.size, start % self._capacity, stop % self._capacity
-        if first < last:
-            return bytes(self._bytes[first * size : last * size])
-        return bytes(self._bytes[first * size :]) + bytes(self._bytes[: last * size])
-
-    def close(self) -> None:
-        """Give the memory back."""
-        self._bytes.release()
 
 
 class Recorder(Closing):
@@ -183,21 +189,8 @@ class Recorder(Closing):
         self.fd = fd
         self._memory = Memory(fd)
         self.pointer: CData = ffi.cast("struct lpd_recorder *", self._memory.pointer)
-        head = self.pointer
-        self.faults = Ring(
-            head.faults,
-            struct.Struct("=4Q3IH2B"),
-            lib.LPD_RECORDER_FAULTS,
-            fault_of,
-            lambda: int(head.nr_faults),
-        )
-        self.steps = Ring(
-            head.steps,
-            struct.Struct("=4Q3I4x"),
-            lib.LPD_RECORDER_STEPS,
-            step_of,
-            lambda: int(head.nr_steps),
-        )
+        self.faults = Ring(self.pointer, "faults", FAULT_LAYOUT, lib.LPD_RECORDER_FAULTS, fault_of)
+        self.steps = Ring(self.pointer, "steps", STEP_LAYOUT, lib.LPD_RECORDER_STEPS, step_of)
 
     @classmethod
     def create(cls, number: int) -> Recorder:
@@ -210,7 +203,7 @@ class Recorder(Closing):
         except OSError:
             os.close(fd)
             raise
-        lib.lpd_recorder_init(recorder.pointer)
+        lib.lpd_recorder_init(recorder.pointer, number)
         return recorder
 
     @classmethod
@@ -224,6 +217,11 @@ class Recorder(Closing):
             recorder.unmap()
             raise SessionError("its flight recorder is none that we can read")
         return recorder
+
+    @property
+    def number(self) -> int:
+        """That of the worker whose it is."""
+        return int(self.pointer.worker)
 
     @property
     def last_session(self) -> int:

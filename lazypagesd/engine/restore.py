@@ -190,6 +190,7 @@ class Restore:
         if abandoned or (parent.has_channel and channel.reason_against(child_fd)):
             parent.state.disown(child_fd)
             os.close(child_fd)
+            parent.pointer.child_id = 0
         elif not self._adopt(parent, child_fd):
             # Neither may go on without it: the child would read zeros.
             again: Callable[[Session, int], None] = self._forked

@@ -107,11 +107,11 @@ static enum lpd_outcome fill_zero(struct lpd_session *session,
 	struct lpd_counters *counters = &session->state->counters;
 	int64_t rc = zeropage(session, fault->addr);
 
+	if (fault->kind == LPD_FAULT_IMAGE)
+		fault->kind = LPD_FAULT_ZERO;
 	if (rc > 0) {
 		LPD_COUNT(counters->fills, 1);
 		LPD_COUNT(counters->pages_zero, 1);
-		if (fault->kind == LPD_FAULT_IMAGE)
-			fault->kind = LPD_FAULT_ZERO;
 		fault->outcome = LPD_OUTCOME_FILLED;
 		return LPD_FILLED;
 	}
@@ -135,8 +135,10 @@ static enum lpd_outcome filled(struct lpd_session *session, uint64_t bit,
 	lpd_bits_set(session->state, bit, nr_pages);
 	LPD_COUNT(counters->fills, 1);
 	LPD_COUNT(counters->pages_fault, 1);
-	LPD_COUNT(counters->pages_neighbour, nr_pages - 1);
-	LPD_COUNT(counters->bytes, len);
+	LPD_COUNT(counters->bytes, LPD_PAGE_SIZE);
+	if (nr_pages > 1)
+		lpd_account_run(session, fault->addr + LPD_PAGE_SIZE,
+				len - LPD_PAGE_SIZE, LPD_STEP_NEIGHBOUR);
 	fault->outcome = LPD_OUTCOME_FILLED;
 	lpd_background_wish(session, fault->addr);
 	return LPD_FILLED;
@@ -274,6 +276,7 @@ static enum lpd_outcome copy_run(struct lpd_session *session, uint64_t addr,
 						       .source = UINT32_MAX},
 					       rc);
 			nr_pages = rc / LPD_PAGE_SIZE;
+			LPD_COUNT(state->counters.fills, 1);
 			lpd_account_run(session, addr + done, rc, kind);
 			piece *= 2;
 		}

@@ -237,7 +237,7 @@ void lpd_background_wish(struct lpd_session *session, uint64_t addr);
 void lpd_account_fault(struct lpd_session *session,
 		       const struct lpd_pending *fault);
 
-/* Count and record a successful COPY that nobody waited for, as kind. */
+/* Count and record pages that were filled and nobody waited for, as kind. */
 void lpd_account_run(struct lpd_session *session, uint64_t addr, uint64_t len,
 		     enum lpd_step_kind kind);
 

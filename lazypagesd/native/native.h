@@ -101,7 +101,9 @@ struct lpd_latency {
 
 /*
  * What a thread has waited for; tid is its number in its own pid namespace,
- * and known only where the descriptor has UFFD_FEATURE_THREAD_ID.
+ * and known only where the descriptor has UFFD_FEATURE_THREAD_ID.  Of several
+ * that wait at one page, those count that are answered one by one; what they
+ * wait while a page is held is not told, since they are to fault anew.
  */
 struct lpd_thread {
 	uint64_t tid; /* 0: all those for whom there was no place */
@@ -515,10 +517,15 @@ int lpd_session_take_trouble(struct lpd_session *session,
 /* ------------------------------------------------------------------------
  * Flight recorder: what a worker did last, in a memfd that outlives it.
  *
- * Two rings, each with one writer, the worker.  An entry is written, and then
- * counted; so whoever reads takes the count, copies entries, and takes the
- * count once more: with n entries then, those before n + 1 - capacity may have
- * been overwritten meanwhile.  So may the oldest one of a worker that died.
+ * Two rings, each with one writer, the worker.  An entry is written into the
+ * place of the oldest one, and then counted.  So whoever reads copies entries
+ * and looks at the count after that: with n entries counted, those before
+ * n + 1 - capacity may have been overwritten meanwhile, and are left out; so
+ * is what a worker has half written that died.  Once a ring has filled up it
+ * therefore shows one entry less than it has room for.
+ *
+ * A recorder that nobody has written to for long is still read in this way:
+ * the count alone tells what is whole.
  */
 enum {
 	LPD_RECORDER_VERSION = 1,
@@ -572,7 +579,8 @@ struct lpd_step {
 struct lpd_recorder {
 	uint64_t magic;
 	uint32_t version;
-	uint32_t reserved;
+	uint32_t worker; /* whose it is, by number: this daemon's, or the next's
+			  */
 	uint64_t nr_faults; /* so far; atomic, as nr_steps */
 	uint64_t nr_steps;
 	/* The control plane's own: the largest number of a session so far. */
@@ -581,11 +589,24 @@ struct lpd_recorder {
 	struct lpd_step steps[LPD_RECORDER_STEPS];
 };
 
-/* Begin one, in zero-filled memory. */
-void lpd_recorder_init(struct lpd_recorder *recorder);
+/* Begin that of a worker, in zero-filled memory. */
+void lpd_recorder_init(struct lpd_recorder *recorder, uint32_t worker);
 
 /* Check what another worker has left: 0, or -EPROTO. */
 int lpd_recorder_check(const struct lpd_recorder *recorder);
+
+/*
+ * Copy the entries [first, end), numbered from 0 on as they were written, of
+ * which end have been counted and first is not older than the ring is long.
+ * Returns the first of them that is whole; end if none is.  Callable from any
+ * thread, also while the worker writes.
+ */
+uint64_t lpd_recorder_read_faults(const struct lpd_recorder *recorder,
+				  uint64_t first, uint64_t end,
+				  struct lpd_fault *ret_faults);
+uint64_t lpd_recorder_read_steps(const struct lpd_recorder *recorder,
+				 uint64_t first, uint64_t end,
+				 struct lpd_step *ret_steps);
 
 /* ------------------------------------------------------------------------
  * Workers: threads that own sessions.

@@ -6,6 +6,7 @@
  * clock, which is none (man 7 vdso).
  */
 #include <errno.h>
+#include <string.h>
 
 #include "internal.h"
 
@@ -15,9 +16,10 @@
 /* Places of a tid in the table of threads, before it goes to the last one. */
 #define NR_PLACES 4
 
-void lpd_recorder_init(struct lpd_recorder *recorder)
+void lpd_recorder_init(struct lpd_recorder *recorder, uint32_t worker)
 {
 	recorder->version = LPD_RECORDER_VERSION;
+	recorder->worker = worker;
 	__atomic_store_n(&recorder->magic, RECORDER_MAGIC, __ATOMIC_RELEASE);
 }
 
@@ -28,6 +30,67 @@ int lpd_recorder_check(const struct lpd_recorder *recorder)
 		       ? 0
 		       : -EPROTO;
 }
+
+/* ---- rings ---- */
+
+#define ENTRY_WORDS (sizeof(struct lpd_fault) / 8)
+
+_Static_assert(sizeof(struct lpd_fault) == ENTRY_WORDS * 8 &&
+		       sizeof(struct lpd_step) == ENTRY_WORDS * 8,
+	       "entries are made of words, and of as many");
+
+/* Write an entry into its place, and then count it. */
+static void ring_put(void *place, const void *entry, uint64_t *count)
+{
+	uint64_t words[ENTRY_WORDS], *to = place;
+
+	memcpy(words, entry, sizeof(words));
+	/*
+	 * Pairs with the acquire in ring_read(): who sees a word of this entry
+	 * sees all before it counted, and so that what was here is no more.
+	 */
+	for (size_t i = 0; i < ENTRY_WORDS; i++)
+		__atomic_store_n(&to[i], words[i], __ATOMIC_RELEASE);
+	/* As above: who sees it counted sees it whole. */
+	__atomic_store_n(count, *count + 1, __ATOMIC_RELEASE);
+}
+
+static uint64_t ring_read(const void *ring, uint64_t capacity,
+			  const uint64_t *count, uint64_t first, uint64_t end,
+			  void *ret_entries)
+{
+	const uint64_t *from = ring;
+	uint64_t *to = ret_entries;
+
+	(void)__atomic_load_n(count, __ATOMIC_ACQUIRE);
+	for (uint64_t i = first; i < end; i++)
+		for (size_t word = 0; word < ENTRY_WORDS; word++)
+			*to++ = __atomic_load_n(
+				&from[i % capacity * ENTRY_WORDS + word],
+				__ATOMIC_ACQUIRE);
+
+	uint64_t n = __atomic_load_n(count, __ATOMIC_RELAXED);
+	return n < capacity ? first
+			    : lpd_min(end, lpd_max(first, n + 1 - capacity));
+}
+
+uint64_t lpd_recorder_read_faults(const struct lpd_recorder *recorder,
+				  uint64_t first, uint64_t end,
+				  struct lpd_fault *ret_faults)
+{
+	return ring_read(recorder->faults, LPD_RECORDER_FAULTS,
+			 &recorder->nr_faults, first, end, ret_faults);
+}
+
+uint64_t lpd_recorder_read_steps(const struct lpd_recorder *recorder,
+				 uint64_t first, uint64_t end,
+				 struct lpd_step *ret_steps)
+{
+	return ring_read(recorder->steps, LPD_RECORDER_STEPS,
+			 &recorder->nr_steps, first, end, ret_steps);
+}
+
+/* ---- accounts ---- */
 
 static void count_latency(struct lpd_latency *latency, uint64_t ns)
 {
@@ -66,8 +129,7 @@ static void record_fault(const struct lpd_session *session,
 	if (!recorder)
 		return;
 
-	uint64_t n = recorder->nr_faults;
-	recorder->faults[n % LPD_RECORDER_FAULTS] = (struct lpd_fault){
+	struct lpd_fault entry = {
 		.time_ns = now,
 		.addr = fault->addr,
 		.offset = fault->offset,
@@ -79,8 +141,8 @@ static void record_fault(const struct lpd_session *session,
 		.kind = fault->kind,
 		.outcome = fault->outcome,
 	};
-	/* Whoever sees it counted sees it whole. */
-	__atomic_store_n(&recorder->nr_faults, n + 1, __ATOMIC_RELEASE);
+	ring_put(&recorder->faults[recorder->nr_faults % LPD_RECORDER_FAULTS],
+		 &entry, &recorder->nr_faults);
 }
 
 void lpd_account_fault(struct lpd_session *session,
@@ -109,11 +171,8 @@ static void record_step(const struct lpd_session *session, struct lpd_step step)
 		return;
 	step.time_ns = lpd_now_ns();
 	step.session = session->id;
-
-	uint64_t n = recorder->nr_steps;
-	recorder->steps[n % LPD_RECORDER_STEPS] = step;
-	/* As above. */
-	__atomic_store_n(&recorder->nr_steps, n + 1, __ATOMIC_RELEASE);
+	ring_put(&recorder->steps[recorder->nr_steps % LPD_RECORDER_STEPS],
+		 &step, &recorder->nr_steps);
 }
 
 void lpd_account_run(struct lpd_session *session, uint64_t addr, uint64_t len,
@@ -122,7 +181,6 @@ void lpd_account_run(struct lpd_session *session, uint64_t addr, uint64_t len,
 	struct lpd_counters *counters = &session->state->counters;
 	struct lpd_step step = {.kind = kind, .addr = addr, .len = len};
 
-	LPD_COUNT(counters->fills, 1);
 	LPD_COUNT(counters->bytes, len);
 	LPD_COUNT(*(kind == LPD_STEP_DRAIN ? &counters->pages_drain
 					   : &counters->pages_neighbour),
