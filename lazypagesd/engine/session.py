@@ -144,7 +144,20 @@ class Session:
         held = dict(self._held)
         if time.monotonic_ns() - self._retried_ns < HELD_GRACE_NS:
             held = self._retried | held
-        return sorted([*found, *held.values()], key=lambda each: each.since_ns)
+        # Not once its page has been filled, or given up.
+        found += [
+            each
+            for each in held.values()
+            if each.source is None or self.state.is_missing(each.addr)
+        ]
+        return sorted(found, key=lambda each: each.since_ns)
+
+    @property
+    def oldest_waiting_ns(self) -> int | None:
+        """How long the fault has waited that was read first of those that wait; None if none
+        does."""
+        waiting = self.waiting()
+        return time.monotonic_ns() - waiting[0].since_ns if waiting else None
 
     def _waiting(self, pending: CData) -> Waiting:
         known = pending.source < len(self.sources)
@@ -171,8 +184,7 @@ class Session:
 
     @property
     def nr_queued(self) -> int | None:
-        """How many faults the kernel has that were not read, or not answered; None if it does not
-        tell."""
+        """How many faults the kernel has that nobody has read; None if it does not tell."""
         return None if self.final is not None or self.has_channel else uffd.nr_pending(self.fd)
 
     @property

@@ -149,6 +149,16 @@ class State:
         """That of whoever made it."""
         return int(self.pointer.version)
 
+    def is_missing(self, addr: int) -> bool:
+        """Whether the image speaks for the page at *addr*; while a worker moves it, perhaps not
+        so."""
+        region = lib.lpd_state_find(self.pointer, addr)
+        if region == ffi.NULL:
+            return False
+        bit = int(region.first_bit) + (addr - int(region.start)) // lib.LPD_PAGE_SIZE
+        # What is read of a region that is being moved may be of two.
+        return 0 <= bit < self.nr_pages and not lib.lpd_state_test(self.pointer, bit)
+
     @property
     def nr_pages(self) -> int:
         """How many pages the image has for this address space."""

@@ -85,10 +85,13 @@ def describe(fd: int) -> Descriptor | None:
 
 
 def nr_pending(fd: int) -> int:
-    """Return how many faults at *fd*, a userfaultfd, have not been answered, read or not."""
+    """Return how many faults at *fd*, a userfaultfd, nobody has read yet.
+
+    ``total:``, beside it, has those that were read and not answered as well.
+    """
     for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines():
-        if line.startswith("total:"):
-            return int(line.removeprefix("total:"))
+        if line.startswith("pending:"):
+            return int(line.removeprefix("pending:"))
     return 0
 
 

@@ -12,12 +12,10 @@ import asyncio
 import contextlib
 import os
 import socket
-import time
 from collections.abc import AsyncIterator, Collection, Mapping
 
 from lazypagesd.engine.engine import Engine
 from lazypagesd.engine.restore import Restore
-from lazypagesd.engine.statistics import microseconds
 from lazypagesd.service import systemd
 
 INTERVAL_S = 1.0
@@ -84,16 +82,21 @@ def status_of(restores: Collection[Restore]) -> str:
     nr_pages = sum(session.state.nr_pages for session in live)
     nr_missing = sum(session.state.nr_missing for session in live)
     filled = 100 * (nr_pages - nr_missing) // nr_pages if nr_pages else 100
-    waiting = [each.since_ns for session in live for each in session.waiting()[:1]]
-    oldest = (
-        f"oldest fault {microseconds(time.monotonic_ns() - min(waiting))} us"
-        if waiting
-        else "no fault waiting"
-    )
+    waiting_ns = [ns for session in live if (ns := session.oldest_waiting_ns) is not None]
+    oldest = f"oldest fault {duration(max(waiting_ns))}" if waiting_ns else "no fault waiting"
     return (
         f"{count(len(restores), 'restore')}, {count(len(live), 'session')}, {filled} % filled,"
         f" {nr_missing} pages missing, {oldest}"
     )
+
+
+def duration(ns: int) -> str:
+    """Say how long that is, in a unit that suits it."""
+    units = ("s", 10**9), ("ms", 10**6)
+    for unit, unit_ns in units:
+        if ns >= 10 * unit_ns:
+            return f"{ns // unit_ns} {unit}"
+    return f"{ns // 1000} us"
 
 
 def count(number: int, what: str) -> str:
