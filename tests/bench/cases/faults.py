@@ -1,0 +1,158 @@
+"""Faults one by one: nothing is filled but what is touched."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.bench.bench import Bench
+from tests.bench.case import Case
+from tests.bench.handlers import BARE, OURS_LAZY, Handler, Ours, Serving
+from tests.bench.layout import MIB_PAGES, Layout
+from tests.bench.race import Outcome, Reach, Rival, limit, race
+from tests.bench.scenes import Sample, Touching
+
+# Between the touches of a program that faults now and then; and of one that hardly does.
+OFTEN_NS = 500_000
+SELDOM_NS = 5_000_000
+
+# After the last fault a daemon may poll that long, and is then to be quiet for a second.
+POLLING_S = 0.001
+QUIET_S = 1.0
+QUIET_CPU_NS = 1_000_000
+
+# One processor for the daemon, and with it one worker for both sessions.
+ONE_CPU = "0"
+
+
+def layout(bench: Bench) -> Layout:
+    """Return memory that is larger than what is touched of it."""
+    return Layout(bench.pick(256 * MIB_PAGES, MIB_PAGES))
+
+
+def quiet_cpu(serving: Serving) -> Sample:
+    """Measure what is used of the processors when nobody has faulted for a millisecond."""
+    time.sleep(POLLING_S)
+    before = serving.cpu_ns
+    time.sleep(QUIET_S)
+    return {"quiet_cpu_ns": serving.cpu_ns - before}
+
+
+def lone_fault(bench: Bench) -> Outcome:
+    """Both processors sleep when a fault comes."""
+    scene = bench.handed_over(layout(bench))
+    often = Touching("random", 1, bench.pick(2000, 50), OFTEN_NS)
+    seldom = Touching("random", 1, bench.pick(200, 10), SELDOM_NS)
+    near = race(
+        lambda: scene.touch(OURS_LAZY, often, look=None if bench.small else quiet_cpu),
+        Rival(
+            "bare loop",
+            lambda: scene.touch(BARE, often),
+            (Reach("faults_p50_ns", 0.35), Reach("faults_p99_ns")),
+            bench.pairs(),
+        ),
+        name="ours, 0.5 ms apart",
+    )
+    far = race(
+        lambda: scene.touch(OURS_LAZY, seldom),
+        Rival(
+            "bare loop, 5 ms apart",
+            lambda: scene.touch(BARE, seldom),
+            (Reach("faults_p50_ns"),),
+            bench.pairs(),
+        ),
+        name="ours, 5 ms apart",
+    )
+    quiet = [
+        sample["quiet_cpu_ns"]
+        for sample in near.samples["ours, 0.5 ms apart"]
+        if "quiet_cpu_ns" in sample
+    ]
+    rows = (limit(quiet, "quiet_cpu_ns", QUIET_CPU_NS),) if quiet else ()
+    return near + far + Outcome(rows)
+
+
+@contextlib.contextmanager
+def hogs(nr_hogs: int) -> Iterator[None]:
+    """Keep processors from sleeping, at the lowest priority."""
+    command = ["nice", "-n", "19", "sh", "-c", "while :; do :; done"]
+    running = [subprocess.Popen(command) for _ in range(nr_hogs)]
+    try:
+        yield
+    finally:
+        for hog in running:
+            hog.kill()
+            hog.wait()
+
+
+def busy_fault(bench: Bench) -> Outcome:
+    """No processor ever sleeps: each has something less urgent to do."""
+    scene = bench.handed_over(layout(bench))
+    touching = Touching("random", 1, bench.pick(20_000, 50))
+    with hogs(2):
+        return race(
+            lambda: scene.touch(OURS_LAZY, touching),
+            Rival(
+                "bare loop",
+                lambda: scene.touch(BARE, touching),
+                (Reach("faults_p50_ns", 1.15), Reach("faults_p99_ns", 1.5)),
+                bench.pairs(),
+            ),
+        )
+
+
+def warm(*files: Path) -> None:
+    """Bring files into the page cache."""
+    for file in files:
+        with file.open("rb") as opened:
+            while opened.read(1 << 20):
+                pass
+
+
+def drop(file: Path) -> None:
+    """Take a file, which has been synced, out of the page cache."""
+    with file.open("rb") as opened:
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def cold_file(bench: Bench) -> Outcome:
+    """A thread faults beside one whose pages have to come from the disk, in the same worker.
+
+    Each has a session of its own.  The rival is the same, with both files in the page cache.
+    """
+    scene = bench.handed_over(Layout(bench.pick(512 * MIB_PAGES, MIB_PAGES), nr_sessions=2))
+    files = sorted(scene.images.glob("pages-*.img"))
+    handler: Handler = Ours(("--drain", "lazy"), cpus=ONE_CPU)
+    touching = Touching("random", 2, bench.pick(20_000, 50), own=True)
+
+    def touch(*, beside_cold: bool) -> Sample:
+        warm(*files)
+        if beside_cold:
+            drop(files[1])
+        return scene.touch(handler, touching)
+
+    return race(
+        lambda: touch(beside_cold=True),
+        Rival(
+            "ours, all warm",
+            lambda: touch(beside_cold=False),
+            (
+                Reach("faults_p99_ns", 1.2),
+                Reach("faults_p50_ns"),
+                Reach("other_faults_p50_ns"),
+            ),
+            bench.pairs(),
+        ),
+        name="ours, beside a cold file",
+    )
+
+
+CASES = (
+    Case("lone-fault", "a fault on an idle machine, drain off", lone_fault),
+    Case("busy-fault", "a fault on a busy machine, drain off", busy_fault),
+    Case("cold-file", "faults beside a session that waits for the disk", cold_file),
+)

@@ -1,0 +1,60 @@
+"""The machine that something was measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a figure cannot do without; *load* is that of the minute before."""
+
+    cpu: str
+    nr_cpus: int
+    memory_gib: float
+    kernel: str
+    python: str
+    criu: str
+    load: float
+
+    @classmethod
+    def this(cls, criu: Path) -> Machine:
+        """Return what this one is."""
+        return cls(
+            cpu=first(r"^model name\s*: (.*)$", "/proc/cpuinfo"),
+            nr_cpus=len(os.sched_getaffinity(0)),
+            memory_gib=round(int(first(r"^MemTotal:\s*(\d+)", "/proc/meminfo")) / 2**20, 1),
+            kernel=platform.release(),
+            python=platform.python_version(),
+            criu=criu_version(criu),
+            load=os.getloadavg()[0],
+        )
+
+    def __str__(self) -> str:
+        """Say it in a sentence."""
+        return (
+            f"{self.nr_cpus} processors ({self.cpu}), {self.memory_gib:g} GiB,"
+            f" Linux {self.kernel}, Python {self.python}, CRIU {self.criu},"
+            f" load {self.load:.1f} at the start"
+        )
+
+
+def first(pattern: str, path: str) -> str:
+    """Return what *pattern* finds first in a file."""
+    found = re.search(pattern, Path(path).read_text(), re.MULTILINE)
+    return found[1].strip() if found else "0"
+
+
+def criu_version(criu: Path) -> str:
+    """Return the version of CRIU, or why there is none."""
+    try:
+        said = subprocess.run([criu, "--version"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"none ({error})"
+    found = re.search(r"^Version: (.*)$", said.stdout, re.MULTILINE)
+    return found[1] if found else said.stdout
