@@ -9,15 +9,19 @@ SECONDS ?= 3600
 # Of `make fuzz`, beside the seconds.
 TARGET ?= images
 TORTURE_ARGS ?=
+# Of `make bench`: the cases by name, all if there is none.
+CASE ?=
+BENCH_ARGS ?=
 # Of `make install`: see systemd/install.sh.
 export DESTDIR PREFIX
 
 .DEFAULT_GOAL := help
-.PHONY: help bootstrap test lint torture fuzz zdtm demo install uninstall clean
+.PHONY: help bootstrap test lint bench torture fuzz zdtm demo install uninstall clean
 
 help:
 	@echo 'make test    run every test; PYTEST_ARGS="-k word" runs some'
 	@echo 'make lint    check formatting, types and layers alone'
+	@echo 'make bench   measure beside criu lazy-pages and a bare loop; CASE="ready calls" runs some'
 	@echo 'make torture look for pages that are wrong, for SECONDS=3600, from SEED=1 on'
 	@echo 'make fuzz    look for input that breaks a TARGET=images, for SECONDS=3600'
 	@echo 'make zdtm    run the tests of CRIU with either daemon; ZDTM_ARGS="--flavors h" runs some'
@@ -34,6 +38,10 @@ test: bootstrap
 
 lint: bootstrap
 	@$(PYTHON) -m pytest -q tests/test_style.py tests/test_layers.py $(PYTEST_ARGS)
+
+bench: bootstrap
+	@$(PYTHON) -m pip install -q --group bench
+	@$(PYTHON) -m tests.bench $(CASE) $(if $(CASE),,--charts) $(BENCH_ARGS)
 
 torture: bootstrap
 	@$(PYTHON) -m tests.torture --vary --seed $(SEED) --rounds $(ROUNDS) --total $(SECONDS) $(TORTURE_ARGS)
