@@ -72,9 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(report.table())
     console.print(f"{sum(case.seconds for case in report.cases):.0f} s; figures: {options.json}")
     if options.charts:
-        write_between(PAGE, report.markdown())
-        for path in draw_all(report, IMAGES):
-            console.print(f"drawn: {path}")
+        drawn = draw_all(report, IMAGES)
+        links = [f"![{path.stem}](../images/{path.name})" for path in drawn]
+        write_between(PAGE, "\n\n".join([report.markdown(), *links]))
     return 0
 
 

@@ -132,7 +132,10 @@ static void copy(uint64_t region, uint64_t page, uint64_t nr)
 		if (errno == ESRCH)
 			end();
 		must(errno == EAGAIN, "UFFDIO_COPY");
-		/* What came so far; the rest is for another call. */
+		/*
+		 * What came so far; the rest is for another call.  That the
+		 * mappings change, nobody here lets happen.
+		 */
 		if (copy.copy > 0) {
 			copy.dst += copy.copy;
 			copy.src += copy.copy;

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.race import Curve
-from tests.bench.report import Report
+from tests.bench.report import Report, row
 
 GOOD, BAD, OURS, THEIRS = "#2a7f62", "#c0504d", "#1f4e79", "#b07d2b"
 
@@ -39,7 +39,7 @@ def draw_all(report: Report, directory: Path) -> list[Path]:
 def draw_ratios(pyplot: Any, report: Report) -> Any:
     """Draw each ratio that has something to reach, as a part of that."""
     found = [
-        (f"{case.name}: {result.reach.figure.removesuffix('_ns')}, {result.other}", result)
+        (" | ".join(row(case.name, result)[i] for i in (0, 1, 3)), result)
         for case in report.cases
         for result in case.outcome.results
         if result.reach.ratio is not None
@@ -56,6 +56,7 @@ def draw_ratios(pyplot: Any, report: Report) -> Any:
     axes.set_yticks(range(len(found)), [name for name, _ in reversed(found)])
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("ratio to the rival, as a part of what is to be reached (left of 1: reached)")
     return figure
 
@@ -75,6 +76,9 @@ def draw_growth(pyplot: Any, report: Report) -> Any:
         axes.set_yscale("log")
         axes.set_xlabel(curve.x_label)
         axes.set_ylabel("seconds until all is touched")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter("")
         axes.legend()
     figure.tight_layout()
     return figure

@@ -97,6 +97,7 @@ OURS = Ours()
 OURS_LAZY = Ours(("--drain", "lazy"))
 CRIU = Criu()
 BARE = Bare()
+BARE_POLLING = Bare(poll=True)
 BARE_FILLING = Bare(neighbourhood=True, drain=True)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.bench.bench import Bench
 from tests.bench.case import Case
-from tests.bench.handlers import BARE, OURS_LAZY, Handler, Ours, Serving
+from tests.bench.handlers import BARE, BARE_POLLING, OURS_LAZY, Handler, Ours, Serving
 from tests.bench.layout import MIB_PAGES, Layout
 from tests.bench.race import Outcome, Reach, Rival, limit, race
 from tests.bench.scenes import Sample, Touching
@@ -53,6 +53,12 @@ def lone_fault(bench: Bench) -> Outcome:
             "bare loop",
             lambda: scene.touch(BARE, often),
             (Reach("faults_p50_ns", 0.35), Reach("faults_p99_ns")),
+            bench.pairs(),
+        ),
+        Rival(
+            "bare loop that polls",
+            lambda: scene.touch(BARE_POLLING, often),
+            (Reach("faults_p50_ns"),),
             bench.pairs(),
         ),
         name="ours, 0.5 ms apart",
