@@ -17,7 +17,7 @@ from lazypagesd.closing import Closing
 from lazypagesd.images.checkpoint import Checkpoint
 from tests.service.daemon import kill_group
 
-DEADLINE_S = 300.0
+DEADLINE_S = 600.0
 REGION = struct.Struct("=3Q")  # struct region of bare.c
 
 
