@@ -14,7 +14,9 @@ from tests.bench.bench import REPOSITORY, Bench
 from tests.bench.case import Case
 from tests.bench.cases import CASES
 from tests.bench.charts import draw_all
+from tests.bench.handlers import BenchError
 from tests.bench.machine import Machine
+from tests.bench.race import Outcome
 from tests.bench.report import Measured, Report, write_between
 
 RESULTS = REPOSITORY / ".build/bench.json"
@@ -49,7 +51,11 @@ def measure(cases: Iterable[Case], bench: Bench, console: Console) -> Report:
     for case in cases:
         console.print(f"{case.name}: {case.what} ...")
         start_s = time.monotonic()
-        outcome = case.run(bench)
+        try:
+            outcome = case.run(bench)
+        except BenchError as error:
+            # The others are worth their minutes.
+            outcome = Outcome(notes=(f"{case.name}: {error}",), failed=True)
         seconds = time.monotonic() - start_s
         for note in outcome.notes:
             console.print(note)
@@ -58,7 +64,7 @@ def measure(cases: Iterable[Case], bench: Bench, console: Console) -> Report:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the cases; nothing that was measured makes this fail."""
+    """Run the cases; return 1 if one could not be, whatever was measured."""
     options = parse(arguments)
     console = Console()
     if options.report:
@@ -75,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         drawn = draw_all(report, IMAGES)
         links = [f"![{path.stem}](../images/{path.name})" for path in drawn]
         write_between(PAGE, "\n\n".join([report.markdown(), *links]))
-    return 0
+    return int(any(case.outcome.failed for case in report.cases))
 
 
 if __name__ == "__main__":

@@ -86,6 +86,7 @@ class Outcome:
     curves: tuple[Curve, ...] = ()
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    failed: bool = False  # as a note says
 
     def __add__(self, other: Outcome) -> Outcome:
         """Return both."""
@@ -97,6 +98,7 @@ class Outcome:
             self.curves + other.curves,
             samples,
             self.notes + other.notes,
+            self.failed or other.failed,
         )
 
 

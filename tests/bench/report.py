@@ -84,6 +84,7 @@ def outcome_of(said: dict[str, list[dict[str, object]]]) -> Outcome:
         tuple(curves),
         said["samples"],  # type: ignore[arg-type]
         tuple(map(str, said["notes"])),
+        bool(said["failed"]),
     )
 
 

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from tests.bench.__main__ import PAGE, main
+from tests.bench.__main__ import PAGE, main, measure
 from tests.bench.bench import Bench
 from tests.bench.case import Case
 from tests.bench.cases import CASES
 from tests.bench.charts import draw_all
+from tests.bench.handlers import BenchError
 from tests.bench.machine import Machine
 from tests.bench.race import Curve, Outcome, Reach, Result, Rival, race
 from tests.bench.report import BEGIN, END, HEADS, Measured, Report, write_between
@@ -141,6 +143,18 @@ def test_report_that_was_kept_is_shown_again(
     report.save(tmp_path / "bench.json")
     assert main(["--report", "--json", str(tmp_path / "bench.json")]) == 0
     assert HEADS[0] in capsys.readouterr().out
+
+
+def test_case_that_fails_leaves_the_others(bench: Bench) -> None:
+    """What was measured before and after is kept, and it is said what went wrong."""
+
+    def fail(_bench: Bench) -> Outcome:
+        raise BenchError("2 pages are wrong")
+
+    cases = Case("bad", "fails", fail), Case("good", "does not", lambda _bench: Outcome())
+    bad, good = measure(cases, bench, Console(quiet=True)).cases
+    assert (bad.outcome.failed, bad.outcome.notes) == (True, ("bad: 2 pages are wrong",))
+    assert not good.outcome.failed
 
 
 def test_case_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
