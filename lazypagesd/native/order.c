@@ -276,11 +276,14 @@ static int is_settled(int fd, uint64_t addr)
  * returned, so that its echo had been read.  And then nothing is left there:
  * no later event finds it, and nor does the kernel, unless another event has
  * brought it, or it has grown there, of which nobody tells.  What the move has
- * brought is one mapping, so behind its first page that cannot be told apart.
+ * brought is one mapping, so behind its first page that cannot be told apart;
+ * of a move without an echo, whose end nothing tells, that it is one still says
+ * more than that part of it may have been unmapped, and grown again, since.
  */
 static int was_freed_before(const struct round *round, unsigned int i,
 			    unsigned int j, uint64_t addr)
 {
+	const struct lpd_message *move = at(round, i);
 	const uint16_t *order = round->order;
 	unsigned int echo = round->echoes[order[i]];
 	bool certain = order[j] < echo;
@@ -297,7 +300,12 @@ static int was_freed_before(const struct round *round, unsigned int i,
 	/* Not even then if the "echo" was another UNMAP. */
 	if (certain)
 		return is_registered(round->fd, addr);
-	return addr == at(round, i)->remap.to ? is_settled(round->fd, addr) : 0;
+	if (addr == move->remap.to)
+		return is_settled(round->fd, addr);
+	/* No echo tells when the call of MREMAP_DONTUNMAP has returned. */
+	return echo ? 0
+		    : lpd_uffd_registered(round->fd, move->remap.to,
+					  move->remap.len);
 }
 
 /*

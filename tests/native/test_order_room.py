@@ -159,3 +159,23 @@ def test_what_has_grown_into_a_place_was_not_moved_there(worker: Worker) -> None
         ]
         quiet = Quiet(worker, toucher.give_uffd(), Region(BASE, 2, 0, 0), *messages)
         assert quiet.bits(worker) == [1, 1]
+
+
+@pytest.mark.uffd
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_move_without_an_echo_is_whole_or_has_lost_a_part(worker: Worker, is_whole: bool) -> None:
+    """An UNMAP of a part of what a move that stays (MREMAP_DONTUNMAP) has brought was of what had
+    been there before, if all that it has brought is one mapping still."""
+    with Toucher(16) as toucher:
+        place = toucher.arena + 8 * PAGE
+        uffd = toucher.give_uffd()
+        if not is_whole:
+            unmapping = toucher.start("munmap", place + PAGE, PAGE)
+            assert events(uffd, 1) == [(UNMAP, place + PAGE, place + SIZE, 0)]
+            assert toucher.result(unmapping) == 0
+        messages = [
+            message(REMAP, BASE, place, SIZE),
+            message(UNMAP, place + PAGE, place + SIZE),
+        ]
+        quiet = Quiet(worker, uffd, Region(BASE, 2, 0, 0), *messages)
+        assert quiet.bits(worker) == ([0, 0] if is_whole else [0, 1])
