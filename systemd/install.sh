@@ -13,7 +13,7 @@ PYTHON=${PYTHON:-/usr/bin/python3}
 readonly DESTDIR PREFIX PYTHON
 readonly LIBDIR=$PREFIX/lib/lazypagesd
 readonly COMMANDS=(lazypagesd lazypagesctl)
-readonly UNITS=(lazypagesd.socket lazypagesd.service)
+readonly UNITS=(lazypagesd.socket lazypagesd-admin.socket lazypagesd.service)
 readonly CONFIGURATION=(sysusers tmpfiles)
 readonly REFERENCE=$PREFIX/share/doc/lazypagesd/lazypagesd-service.md
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lazypagesd.errors import ConfigError
+from lazypagesd.service.metrics.address import Address, parse_address
 from lazypagesd.service.options import ServeConfig, ServeLimits
 
 DEFAULT_PATH = Path("/etc/lazypagesd.toml")
@@ -45,15 +46,25 @@ class Reader:
             top = tomllib.loads(self.text)
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{self.name}: {error}") from None  # which names the line
-        for key in top.keys() - {"group", "limits"}:
-            raise self._error(key, f"{key}: no such key or table; there are group and [limits]")
+        for key in top.keys() - {"group", "metrics", "limits"}:
+            known = "group, metrics and [limits]"
+            raise self._error(key, f"{key}: no such key or table; there are {known}")
         group = top.get("group")
         if not isinstance(group, str | None):
             raise self._error("group", f"group: is no text ({group!r})")
         if group is not None and not is_group(group):
             reason = f"group: {group!r}: no such group: make it, or name another"
             raise self._error("group", reason)
-        return ServeConfig(group, self._limits(top.get("limits", {})))
+        limits = self._limits(top.get("limits", {}))
+        return ServeConfig(group, limits, self._metrics(top.get("metrics")))
+
+    def _metrics(self, text: object) -> Address | None:
+        if text is None:
+            return None
+        try:
+            return parse_address(text if isinstance(text, str) else repr(text))
+        except ValueError as error:
+            raise self._error("metrics", f"metrics: {error}") from None
 
     def _limits(self, table: object) -> ServeLimits:
         if not isinstance(table, dict):

@@ -216,6 +216,7 @@ class Recorder(Closing):
         if lib.lpd_recorder_check(recorder.pointer):
             recorder.unmap()
             raise SessionError("its flight recorder is none that we can read")
+        recorder.pointer.nr_takeovers += 1
         return recorder
 
     @property
@@ -231,6 +232,11 @@ class Recorder(Closing):
     @last_session.setter
     def last_session(self, number: int) -> None:
         self.pointer.last_session = number
+
+    @property
+    def nr_takeovers(self) -> int:
+        """How many daemons have gone on in it."""
+        return int(self.pointer.nr_takeovers)
 
     def unmap(self) -> None:
         """Give up the mapping alone; *fd* is the caller's."""

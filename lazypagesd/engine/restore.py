@@ -49,14 +49,19 @@ class Restore:
         *,
         number: int = 0,
         owner: int = 0,
+        began_usec: int = 0,
+        paused: bool = False,
     ) -> None:
         """Prepare a restore without sessions.
 
-        *name* is what people are told, and has the *number*; *owner* is the user whose it is.
+        *name* is what people are told, and has the *number*; *owner* is the user whose it is, and
+        *began_usec* when it was begun, since 1970.
         """
         self.name = name
         self.number = number
         self.owner = owner
+        self.began_usec = began_usec
+        self.paused = paused
         self.record: RestoreRecord | None = None  # for the daemon that comes next
         self.pace = pace
         self.sessions: list[Session] = []
@@ -100,7 +105,7 @@ class Restore:
                 record_size=record.ByteSize(),
             )
             undo.callback(state.close)
-            state.set_pace(self.pace, self._engine.backoff.slowdown)
+            state.set_pace(self.pace, self._engine.backoff.slowdown, paused=self.paused)
             self._keep(state, record)
             undo.pop_all()
         return self._attach(Session(name, fd, state, sources, pidfd=pidfd, id=record.id))
@@ -146,8 +151,28 @@ class Restore:
         if self.record is not None:
             self.record.message.pace = pace.rate
             self.record.save()
+        self._apply_pace()
+
+    def pause(self) -> None:
+        """Fill nothing unasked until resume(), whatever its pace."""
+        self._set_paused(paused=True)
+
+    def resume(self) -> None:
+        """Fill at its pace again."""
+        self._set_paused(paused=False)
+
+    def _set_paused(self, *, paused: bool) -> None:
+        self.paused = paused
+        if self.record is not None:
+            self.record.message.paused = paused
+            self.record.save()
         for session in self.live:
-            session.set_pace(pace, self._engine.backoff.slowdown)
+            session.paused = paused
+        self._apply_pace()
+
+    def _apply_pace(self) -> None:
+        for session in self.live:
+            session.set_pace(self.pace, self._engine.backoff.slowdown)
 
     def fail(self) -> None:
         """Answer faults until its processes have been killed, so that no thread reads a zero."""
@@ -160,6 +185,16 @@ class Restore:
         for session in self.live:
             self._engine.abandon(session)
         self._check_ended()
+
+    @property
+    def failed(self) -> bool:
+        """Whether its hand-off was not finished, or it was given up."""
+        return not self.released or self._abandoned
+
+    @property
+    def bytes_filled(self) -> int:
+        """How many bytes were filled so far, of all its sessions."""
+        return sum(session.bytes_filled for session in self.sessions)
 
     async def wait_ended(self) -> None:
         """Wait until its hand-off is over, however, and each of its sessions has ended."""
@@ -179,6 +214,8 @@ class Restore:
         session.on_fork = self._forked
         session.on_end = self._session_ended
         session.on_trouble = self._observer.session_in_trouble
+        # What its state says already.
+        session.paused = self.paused
         self.sessions.append(session)
         self._engine.attach(session)
         return session

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lazypagesd.engine.pace import Pace
 from lazypagesd.engine.state import State
 from lazypagesd.engine.statistics import Counters
-from lazypagesd.kernel import uffd
+from lazypagesd.kernel import pidfd, uffd
 from lazypagesd.native import ffi, lib
 from lazypagesd.sources.file import FileSource
 
@@ -107,6 +107,7 @@ class Session:
         self.sources = tuple(sources)
         self.end: End | None = None
         self.worker: Worker | None = None
+        self.paused = False  # nothing is filled unasked, whatever the pace
         self.final: Counters | None = None
         self.nr_children = 0
         self._leaving = False
@@ -132,6 +133,22 @@ class Session:
     def counters(self) -> Counters:
         """What it did so far; after its end, what it did in all."""
         return self.final or Counters.read(self.state.pointer)
+
+    @property
+    def bytes_filled(self) -> int:
+        """Of its counters, the one that is looked at all the time."""
+        return self.final.bytes if self.final else int(self.state.pointer.counters.bytes)
+
+    @property
+    def is_forking(self) -> bool:
+        """Whether it waits until its child has a session."""
+        return self.final is None and bool(self.pointer.paused)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody waits for a page that cannot be filled, as far as is known."""
+        retrying = time.monotonic_ns() - self._retried_ns < HELD_GRACE_NS
+        return self.final is None and bool(self._held or (retrying and self._retried))
 
     def waiting(self) -> list[Waiting]:
         """Return the faults that were read and are not answered yet, the oldest first; while a
@@ -193,13 +210,20 @@ class Session:
         return bool(self.pointer.stuck or self.state.pointer.counters.held)
 
     @property
+    def pid(self) -> int | None:
+        """Its process, as we see it, for as long as that is known to live."""
+        return None if self.pidfd is None else pidfd.pid_of(self.pidfd)
+
+    @property
     def has_channel(self) -> bool:
         """Whether its descriptor is a channel's, and no userfaultfd."""
         return int(self.state.pointer.protocol) != lib.LPD_PROTOCOL_UFFD_MSG
 
     @property
     def nr_regions(self) -> int:
-        """How many regions it has, moved and cut as they are."""
+        """How many regions it has, moved and cut as they are; none when it has ended."""
+        if self.final is not None:
+            return 0
         count = ffi.new("uint64_t *")
         lib.lpd_state_regions(self.state.pointer, count)
         return int(count[0])
@@ -226,7 +250,7 @@ class Session:
 
     def set_pace(self, pace: Pace, slowdown: int = 0) -> None:
         """Drain at *pace* from now on, halved *slowdown* times if it is a rate."""
-        self.state.set_pace(pace, slowdown)
+        self.state.set_pace(pace, slowdown, paused=self.paused)
         self.request(lib.LPD_REQUEST_DRAIN)
 
     def hold(self, trouble: Trouble) -> None:

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from lazypagesd.engine.memory import Memory, address_of
-from lazypagesd.engine.pace import Pace
+from lazypagesd.engine.pace import LAZY, Pace
 from lazypagesd.engine.pb import record_pb2
 from lazypagesd.engine.record import Record, size_for
 from lazypagesd.errors import ForeignStateError, SessionError
@@ -178,10 +178,12 @@ class State:
         """How fast it is to be drained, unless the machine suffers."""
         return Pace(int(self.pointer.pace))
 
-    def set_pace(self, pace: Pace, slowdown: int = 0) -> None:
-        """Let the worker drain so fast, or *slowdown* halvings slower if it is a rate."""
+    def set_pace(self, pace: Pace, slowdown: int = 0, *, paused: bool = False) -> None:
+        """Let the worker drain so fast, or *slowdown* halvings slower if it is a rate; or not at
+        all for as long as it is *paused*."""
         self.pointer.pace = pace.rate
-        lib.lpd_state_set_drain_rate(self.pointer, pace.slowed(slowdown).rate)
+        drained = LAZY if paused else pace.slowed(slowdown)
+        lib.lpd_state_set_drain_rate(self.pointer, drained.rate)
 
     def forget_pidfd(self) -> None:
         """Let whoever takes over not look for the pidfd, which is about to be closed."""

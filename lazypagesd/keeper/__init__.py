@@ -66,7 +66,7 @@ class Keeper:
         pid = lib.lpd_keeper_start(self._pointer)
         if pid < 0:
             raise OSError(-pid, f"the keeper cannot be started: {os.strerror(-pid)}")
-        self._pid = pid
+        self._pid: int = pid
         self.pidfd = os.pidfd_open(pid)  # readable when it has ended
 
     def tell_taken_over(self) -> None:
@@ -76,6 +76,11 @@ class Keeper:
             os.write(fd, b"\0")
             self._shared.taken_over_fd = -1
             os.close(fd)
+
+    @property
+    def pid(self) -> int:
+        """That of its process."""
+        return self._pid
 
     def arm(self) -> None:
         """Let it do its work when the daemon dies: there is something to lose."""

@@ -583,8 +583,10 @@ struct lpd_recorder {
 			  */
 	uint64_t nr_faults; /* so far; atomic, as nr_steps */
 	uint64_t nr_steps;
-	/* The control plane's own: the largest number of a session so far. */
+	/* The control plane's own: the largest number of a session so far, and
+	 * how many daemons have gone on in it. */
 	uint64_t last_session;
+	uint64_t nr_takeovers;
 	struct lpd_fault faults[LPD_RECORDER_FAULTS];
 	struct lpd_step steps[LPD_RECORDER_STEPS];
 };

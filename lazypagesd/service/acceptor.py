@@ -29,13 +29,15 @@ class Acceptor:
         accepted: Callable[[socket.socket], None],
         *,
         shared: bool = False,
+        what: str = "restore",
     ) -> None:
         """Prepare to accept on *listener*, which is non-blocking.  Takes ownership of it.
 
-        If it is *shared*, others accept at it after us.
+        If it is *shared*, others accept at it after us; *what* is one who comes, for people.
         """
         self._listener = listener
         self._shared = shared
+        self._what = what
         self._accepted = accepted
         self._retry: asyncio.TimerHandle | None = None
 
@@ -68,8 +70,9 @@ class Acceptor:
         except OSError as error:
             # No descriptor is left, say.  Those that are being served must not end for it.
             log.error(
-                "a further restore waits, for it cannot be accepted: %s;"
+                "a further %s waits, for it cannot be accepted: %s;"
                 " it is tried again every %g seconds",
+                self._what,
                 error.strerror,
                 RETRY_S,
             )

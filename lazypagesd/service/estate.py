@@ -86,7 +86,8 @@ class Estate:
         claims.update(recorder.fd for recorder in self.recorders)
         if self.daemon is not None and self.daemon_file is not None:
             claims.add(self.daemon_file.fd)
-            named = [name for name in ("listener", "images") if self.daemon.HasField(name)]
+            names = ("listener", "images", "admin")
+            named = [name for name in names if self.daemon.HasField(name)]
             claims.update(getattr(self.daemon, name) for name in named)
         return claims
 
@@ -159,8 +160,10 @@ def take_daemon(fd: int, fds: Set[int], estate: Estate) -> None:
         return
     estate.daemon, estate.daemon_file = record_pb2.Daemon.FromString(message), file
     refuse_unknown(estate.daemon)
-    if estate.daemon.listener not in fds or not is_listening(estate.daemon.listener):
-        estate.daemon.ClearField("listener")
+    for name in ("listener", "admin"):
+        listener = getattr(estate.daemon, name)
+        if listener not in fds or not is_listening(listener):
+            estate.daemon.ClearField(name)
 
 
 def take_restore(fd: int, fds: Set[int], estate: Estate) -> None:

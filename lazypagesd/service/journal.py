@@ -34,6 +34,12 @@ class MessageId(enum.StrEnum):
     PAGES_LOST = "d195ffa6a7eb4bf6b7127c926c4e021c"
     FORK_DELAYED = "db6c0f040adc4c2a921cb7be4bdf0ab3"
     TAKEN_OVER = "b0786e773a0b4d8cb84b44c477c13ef5"
+    BEGUN = "67689afaf5c04bb8a2477deef58a71a1"
+    HANDED_OVER = "da0cd0800ab04c02a140d5d61460d037"
+    ENDED = "2cd225933b1c491c8b30d3d356f374ca"
+    FAILED = "c50259ce16c44c719a7d793b712b972a"
+    SESSION_ENDED = "8237b2773e3d444a8fd209108f05a3f9"
+    ORDERED = "9578aec49de64e9c8e8638cfc208cb70"
 
 
 class JournalHandler(logging.Handler):

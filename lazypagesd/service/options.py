@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lazypagesd.engine.pace import EAGER, Pace
+from lazypagesd.service.metrics.address import Address
 
 ERRORS_ONLY = 1
 WARNINGS = 2
@@ -58,11 +59,13 @@ class ServeLimits:
 class ServeConfig:
     """The configuration of ``lazypagesd serve``.
 
-    Members of *group*, by default the daemon's own, reach every restore.
+    Members of *group*, by default the daemon's own, reach every restore; *metrics* is where they
+    are told by HTTP.
     """
 
     group: str | None = None
     limits: ServeLimits = ServeLimits()
+    metrics: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterable
 from typing import NoReturn, Protocol
 
@@ -87,7 +88,9 @@ class Restores:
         self._resume = resume
         self._stays = stays
         self.custody = custody
-        self._engine = Engine(custody=custody)
+        self.engine = Engine(custody=custody)
+        # Who is told of a restore that is served no more.
+        self.on_ended: Callable[[Restore], None] = lambda restore: None
         # By their numbers: those that are served, and if nobody stays to ask, those that were.
         self._restores: dict[int, Restore] = {}
         self._numbers = itertools.count(1)
@@ -108,20 +111,22 @@ class Restores:
         ready: Callable[[], None] = lambda: None,
         estate: Estate | None = None,
         connections: Iterable[socket.socket] = (),
+        beside: Callable[[asyncio.TaskGroup], Callable[[], None]] = lambda group: lambda: None,
     ) -> int:
         """Serve every restore that connects, and those of an *estate* and those *connections*
         that were accepted before; return the exit code when the last has ended.
 
         That one has failed is an exit code of the drop-in's, which is there for them alone.
         Takes ownership of *listener*, which others accept at after us if it is *shared*.
-        Calls *ready* when a signal would find what to do.
+        Calls *ready* when a signal would find what to do, and *beside* to begin what else is done
+        in tasks of the same group; what that returns ends it.
         """
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(log_unexpected)
-        self._engine.start(estate.recorders if estate else ())
+        self.engine.start(estate.recorders if estate else ())
         async with (
             asyncio.TaskGroup() as group,
-            status.telling(self._engine, self._restores.values()),
+            status.telling(self.engine, self._restores.values()),
         ):
             accept = functools.partial(self._accept, group)
             acceptor = Acceptor(listener, accept, shared=shared)
@@ -133,13 +138,15 @@ class Restores:
                 self._take_over(group, left)
             for connection in connections:
                 accept(connection)
+            end_beside = beside(group)
             acceptor.start()
             self.custody.arm()
             ready()
             await self._none_left.wait()
             self.custody.release()
             acceptor.close()
-        await self._engine.stop()
+            end_beside()
+        await self.engine.stop()
         self.custody.release()
         return 1 if self._failed and not self._stays else 0
 
@@ -150,6 +157,7 @@ class Restores:
         returns; raises SessionError if it cannot be.
         """
         record.number = next(self._numbers)
+        record.began_usec = time.time_ns() // 1000
         record.name = f"restore {record.number}" + (f" ({record.name})" if record.name else "")
         self.custody.keep(fds_of(record))
         try:
@@ -159,18 +167,23 @@ class Restores:
             raise
         restore = self._add(record, kept)
         log.info(
-            "%s: begun by user %d", restore.name, restore.owner, extra={"RESTORE": restore.number}
+            "%s: begun by user %d",
+            restore.name,
+            restore.owner,
+            extra=fields(restore, MessageId.BEGUN),
         )
         return restore
 
     def _add(self, message: record_pb2.Restore, record: RestoreRecord) -> Restore:
         restore = Restore(
             message.name,
-            self._engine,
+            self.engine,
             SessionLog(message.number),
             Pace(message.pace),
             number=message.number,
             owner=message.owner,
+            began_usec=message.began_usec,
+            paused=message.paused,
         )
         restore.record = record
         self._restores[restore.number] = restore
@@ -188,13 +201,18 @@ class Restores:
             restore.name,
             len(left.sessions),
             restore.nr_missing,
-            extra={"RESTORE": restore.number, "MESSAGE_ID": MessageId.TAKEN_OVER},
+            extra=fields(restore, MessageId.TAKEN_OVER),
         )
         self._start(group, self._resume(restore, self))
 
     def find(self, number: int) -> Restore | None:
         """Return the restore of that number, if it is being served."""
         return self._restores.get(number)
+
+    @property
+    def served(self) -> list[Restore]:
+        """Those that are being served."""
+        return list(self._restores.values())
 
     @property
     def nr_restores(self) -> int:
@@ -247,10 +265,11 @@ class Restores:
                 # Before its files are closed, whose numbers may soon be others'.
                 handoff.restore.let_go()
         if handoff.restore is not None:
-            number = handoff.restore.number
-            log.info("%s: ended", handoff.restore.name, extra={"RESTORE": number})
+            restore = handoff.restore
+            log.info("%s: ended", restore.name, extra=fields(restore, MessageId.ENDED))
             if self._stays:
-                del self._restores[number]
+                del self._restores[restore.number]
+                self.on_ended(handoff.restore)
                 log_statistics(handoff.restore)
 
     def _release_if_last(self) -> None:
@@ -276,6 +295,14 @@ class Restores:
     async def _hand_over(self, handoff: Handoff) -> None:
         try:
             await handoff.receive()
+            if (restore := handoff.restore) is not None:
+                log.info(
+                    "%s: handed over: %d processes, %d pages missing",
+                    restore.name,
+                    len(restore.live),
+                    restore.nr_missing,
+                    extra=fields(restore, MessageId.HANDED_OVER),
+                )
         finally:
             self._handing_over.remove(handoff)
             if not self._handing_over:
@@ -286,7 +313,7 @@ class Restores:
         if self._stopping and not (restore and restore.released):
             await self._end_unfinished(handoff)
         else:
-            extra = {"RESTORE": restore.number} if restore else {}
+            extra = fields(restore, MessageId.FAILED) if restore else {}
             log.error("%s: %s", name_of(restore), error, extra=extra)
             await self._end_failed(handoff)
 
@@ -360,8 +387,9 @@ class Restores:
             sum(restore.nr_missing for restore in served),
             names_of([session for restore in served for session in restore.live]),
         )
-        # Whoever is lazy would never finish.
+        # Whoever is lazy, or paused, would never finish.
         for restore in served:
+            restore.resume()
             restore.set_pace(EAGER)
 
     def _leave(self) -> None:
@@ -389,3 +417,8 @@ class Restores:
         lines = [line for restore in self._restores.values() for line in log_statistics(restore)]
         if to_stdout:
             write_stdout("".join(f"{line}\n" for line in lines))
+
+
+def fields(restore: Restore, message_id: MessageId) -> dict[str, object]:
+    """Return what the journal has beside a line about *restore*."""
+    return {"RESTORE": restore.number, "MESSAGE_ID": message_id}

@@ -22,7 +22,8 @@ class SessionLog:
 
     def session_ended(self, session: Session) -> None:
         """Log how, and what is lost."""
-        log.info("process %s: %s", session.name, session.end, extra=self._fields(session))
+        fields = self._fields(session, MESSAGE_ID=MessageId.SESSION_ENDED)
+        log.info("process %s: %s", session.name, session.end, extra=fields)
         if session.end is End.ABANDONED:
             log_lost(session, session.counters.nr_missing, restore=self._restore)
 

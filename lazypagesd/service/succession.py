@@ -83,10 +83,12 @@ def keep(environment: Mapping[str, str], inheritance: Inheritance, *, wanted: bo
     return custody_of(environment, inheritance.left, keeper)
 
 
-def leave_word(listener_fd: int, images_fd: int | None = None) -> None:
+def leave_word(
+    listener_fd: int, images_fd: int | None = None, admin_fd: int | None = None
+) -> None:
     """Note what the next daemon needs to begin, if no service manager passes it: in a memfd that
     is open as long as this process."""
     file = RecordFile.create(DAEMON_MEMFD_NAME, 64)
-    message = record_pb2.Daemon(listener=listener_fd, images=images_fd)
+    message = record_pb2.Daemon(listener=listener_fd, images=images_fd, admin=admin_fd)
     file.write(message.SerializeToString())
     file.unmap()

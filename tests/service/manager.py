@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from lazypagesd.engine.recorder import MEMFD_NAME
 from lazypagesd.kernel import fdpass
 from lazypagesd.proto import handoff_pb2 as pb
 from tests.service.daemon import DEADLINE_S, command_with, members, wait_until
@@ -21,6 +22,9 @@ from tests.service.serving import Client
 
 FIRST_FD = 3
 CAPACITY = 10_000
+RECORDER = f"/memfd:{MEMFD_NAME}:"
+# A daemon has one for each worker, and a worker for each processor.
+NR_RECORDERS = len(os.sched_getaffinity(0))
 
 # What a child does before it becomes the daemon: put what is passed where it is looked for, which
 # may be where another one still is.
@@ -49,6 +53,7 @@ class Manager:
     ) -> None:
         self.directory = directory
         self.path = directory / "handoff.socket"
+        self.admin_path = directory / "admin.socket"
         self.stored: dict[str, int] = {}
         self.log_path = directory / "log"
         self.capacity = capacity
@@ -59,6 +64,9 @@ class Manager:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(os.fspath(self.path))
         self._listener.listen(64)
+        self._admin = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._admin.bind(os.fspath(self.admin_path))
+        self._admin.listen(64)
         self._notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notified.bind(f"\0{directory}/notify")
         self._thread = threading.Thread(target=self._listen, daemon=True)
@@ -69,7 +77,8 @@ class Manager:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         with self._changed:
-            passed = {"handoff": self._listener.fileno(), **self.stored}
+            sockets = {"handoff": self._listener.fileno(), "admin": self._admin.fileno()}
+            passed = {**sockets, **self.stored}
         environment = {
             "NOTIFY_SOCKET": f"@{self.directory}/notify",
             "RUNTIME_DIRECTORY": os.fspath(self.directory),
@@ -198,9 +207,21 @@ class Manager:
             lambda: f"{pattern!r} in the log: {self.log}",
         )
 
+    @property
+    def stored_for_restores(self) -> dict[str, int]:
+        """What is stored, but for the flight recorders, which stay as long as the daemon."""
+        return {
+            name: fd
+            for name, fd in self.stored.items()
+            if RECORDER not in os.fspath(Path(f"/proc/self/fd/{fd}").readlink())
+        }
+
     def wait_for_nothing_stored(self) -> None:
-        """Return when the daemon has dropped all that it had stored."""
-        wait_until(lambda: not self.stored, lambda: f"{self.stored} to be dropped: {self.log}")
+        """Return when the daemon has dropped all that it had stored for restores."""
+        wait_until(
+            lambda: not self.stored_for_restores,
+            lambda: f"{self.stored_for_restores} to be dropped: {self.log}",
+        )
 
     def client(self) -> Client:
         """Connect."""
@@ -244,6 +265,7 @@ class Manager:
             client.close()
         self._notified.close()
         self._listener.close()
+        self._admin.close()
         fdpass.close_all(self.stored.values())
         print(self.log)
 

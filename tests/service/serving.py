@@ -45,9 +45,9 @@ class Server:
                     },
                 )
             self._wait_ready(notified)
-        # The socket that said so is closed a moment later; the listener stays, asyncio's pair, and
+        # The socket that said so is closed a moment later; the listeners stay, asyncio's pair, and
         # what its status is told through.
-        wait_until(lambda: self.nr_sockets() == 4, lambda: f"4 sockets of {self.fds()}")
+        wait_until(lambda: self.nr_sockets() == 5, lambda: f"5 sockets of {self.fds()}")
 
     def _wait_ready(self, notified: socket.socket) -> None:
         try:

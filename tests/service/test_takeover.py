@@ -11,7 +11,7 @@ import pytest
 from lazypagesd.proto import handoff_pb2 as pb
 from lazypagesd.service.custody import KEEPER_ROOM
 from tests.service.daemon import NO_GRACE, wait_until
-from tests.service.manager import Numbered
+from tests.service.manager import NR_RECORDERS, Numbered
 from tests.service.scene import LAZY, Scene, scene
 from tests.service.serving import (
     FINISHED,
@@ -141,13 +141,14 @@ def test_children_are_taken_over(scene: Scene) -> None:
 
 def test_store_that_is_full_refuses(scene: Scene) -> None:
     """What could not be kept is refused before the process runs; what is there stays."""
-    manager = scene.manager(capacity=6 + KEEPER_ROOM, times=NO_GRACE)
+    room = 6 + NR_RECORDERS
+    manager = scene.manager(capacity=room + KEEPER_ROOM, times=NO_GRACE)
     client, restored = scene.handed_over(manager)
-    assert len(manager.stored) == 5
+    assert len(manager.stored_for_restores) == 5
     further = Numbered(manager.client())
     further.send(opening())
     [reason] = further.answer().refused
-    assert reason.startswith("the service manager keeps at most 6 descriptors for us")
+    assert reason.startswith(f"the service manager keeps at most {room} descriptors for us")
     client.do(FINISHED)
     client.do(RELEASE)
     restored.check()
