@@ -8,7 +8,7 @@ import pwd
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lazypagesd.client.ctl.trouble import Trouble
+from lazypagesd.client.ctl.trouble import NO_DAEMON, NO_PERMISSION, Trouble
 
 
 @contextlib.contextmanager
@@ -17,9 +17,11 @@ def reaching(path: Path) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, ConnectionRefusedError):
-        raise Trouble(f"no daemon listens at {path}: start `lazypagesd serve`") from None
+        text = f"no daemon listens at {path}: start `lazypagesd serve`"
+        raise Trouble(text, NO_DAEMON) from None
     except PermissionError:
-        raise Trouble(f"{path}: permission denied: it is for {who_may(path)}") from None
+        text = f"{path}: permission denied: it is for {who_may(path)}"
+        raise Trouble(text, NO_PERMISSION) from None
 
 
 def who_may(path: Path) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lazypagesd.client.ctl.main import main
+from lazypagesd.client.ctl.trouble import NO_DAEMON, NO_PERMISSION
 from tests.service.restorer import write_checkpoint
 from tests.service.serving import Server
 
@@ -56,9 +57,9 @@ def closed_socket() -> Iterator[Path]:
         yield path
 
 
-def complaint(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+def complaint(capsys: pytest.CaptureFixture[str], *words: str | Path, code: int = 1) -> str:
     """Run the command, which fails; return its one line."""
-    assert main([*map(str, words)]) == 1
+    assert main([*map(str, words)]) == code
     done = capsys.readouterr()
     assert done.out == ""
     assert done.err.startswith("lazypagesctl: ")
@@ -71,10 +72,10 @@ def test_no_daemon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "handoff.socket"
     expected = f"no daemon listens at {path}: start `lazypagesd serve`"
     words: list[str | Path] = ["serve", "criu", "-D", tmp_path, "--socket", path]
-    assert complaint(capsys, *words) == expected
+    assert complaint(capsys, *words, code=NO_DAEMON) == expected
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as left_behind:
         left_behind.bind(os.fspath(path))
-    assert complaint(capsys, *words) == expected
+    assert complaint(capsys, *words, code=NO_DAEMON) == expected
 
 
 @pytest.mark.root
@@ -83,7 +84,8 @@ def test_no_permission(closed_socket: Path, capsys: pytest.CaptureFixture[str]) 
     if os.geteuid() != 0:
         pytest.skip("only root can be somebody else")
     with nobody():
-        text = complaint(capsys, "serve", "criu", "-D", "/", "--socket", closed_socket)
+        words = ["serve", "criu", "-D", "/", "--socket", str(closed_socket)]
+        text = complaint(capsys, *words, code=NO_PERMISSION)
     assert text == f"{closed_socket}: permission denied: it is for user root and group root"
 
 
@@ -94,7 +96,8 @@ def test_no_permission_to_look(closed_socket: Path, capsys: pytest.CaptureFixtur
         pytest.skip("only root can be somebody else")
     closed_socket.parent.chmod(0o700)
     with nobody():
-        text = complaint(capsys, "serve", "criu", "-D", "/", "--socket", closed_socket)
+        words = ["serve", "criu", "-D", "/", "--socket", str(closed_socket)]
+        text = complaint(capsys, *words, code=NO_PERMISSION)
     assert text == f"{closed_socket}: permission denied: it is for another user"
 
 
