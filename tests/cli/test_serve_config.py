@@ -22,11 +22,18 @@ def test_configuration_is_read(tmp_path: Path) -> None:
     assert Reader("file", "").read() == ServeConfig()
 
 
+@pytest.mark.parametrize("text", ["unix:/run/x.socket", "127.0.0.1:9465", "[::1]:9465"])
+def test_metrics_are_told_on_this_machine(text: str) -> None:
+    """A unix socket, or an address of the loopback, as it was written."""
+    config = Reader("file", f'metrics = "{text}"').read()
+    assert str(config.metrics) == text
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("[limits]\nrestores = = 1", r"file: .*\(at line 2, column 12\)"),
-        ("\nx = 1", r"file: line 2: x: no such key or table; there are group and \[limits\]"),
+        ("\nx = 1", r"file: line 2: x: no such key or table; there are group, metrics"),
         ("[x]\n", r"file: line 1: x: no such key or table"),
         ("limits = 1", "file: line 1: limits: is no table"),
         ("group = 1", r"file: line 1: group: is no text \(1\)"),
@@ -41,6 +48,10 @@ def test_configuration_is_read(tmp_path: Path) -> None:
         ("[limits.regions]", r"file: line 1: limits.regions: is no number from 1 on \({}\)"),
         ("# regions = 1\n[limits]\nregions = 0", "file: line 3: limits.regions: is no number"),
         ("[limits]\nsessions = 1\nsessions = 2\n", r"file: .*\(at line 3, column 13\)"),
+        ("metrics = 1", "file: line 1: metrics: is neither unix:/PATH nor a loopback address"),
+        ('metrics = "0.0.0.0:80"', r"file: line 1: metrics: is neither .*\('0.0.0.0:80'\)"),
+        ('metrics = "127.0.0.1:0"', r"file: line 1: metrics: is neither .*\('127.0.0.1:0'\)"),
+        ('metrics = "unix:x"', r"file: line 1: metrics: is neither .*\('unix:x'\)"),
         ('\ngroup = "no-such"', "file: line 2: group: 'no-such': no such group: make it"),
     ],
 )

@@ -23,7 +23,11 @@ class Server:
     """One run of ``lazypagesd serve``, which is ready when this has been made."""
 
     def __init__(
-        self, directory: Path, *options: str, times: Mapping[str, float] | None = None
+        self,
+        directory: Path,
+        *options: str,
+        times: Mapping[str, float] | None = None,
+        nr_sockets: int = 5,
     ) -> None:
         self.directory = directory
         self.path = directory / "handoff.socket"
@@ -47,7 +51,10 @@ class Server:
             self._wait_ready(notified)
         # The socket that said so is closed a moment later; the listeners stay, asyncio's pair, and
         # what its status is told through.
-        wait_until(lambda: self.nr_sockets() == 5, lambda: f"5 sockets of {self.fds()}")
+        wait_until(
+            lambda: self.nr_sockets() == nr_sockets,
+            lambda: f"{nr_sockets} sockets of {self.fds()}",
+        )
 
     def _wait_ready(self, notified: socket.socket) -> None:
         try:

@@ -18,6 +18,7 @@ main() {
 	make_venv
 	install_project
 	fetch_criu
+	fetch_varlinkctl
 }
 
 # Says what is done, runs it, and shows its output only if it fails.
@@ -124,6 +125,14 @@ fetch_criu() {
 	fi
 	# Without it the tests that need it are skipped, which is for them to say.
 	step "put CRIU into $BUILD/criu" bash "$fetch" "$BUILD/criu" || true
+}
+
+fetch_varlinkctl() {
+	local fetch=tests/setup/get-program.sh
+	if [[ -x $BUILD/varlinkctl/varlinkctl || ! -e $fetch ]]; then
+		return 0
+	fi
+	step "put varlinkctl into $BUILD/varlinkctl" bash "$fetch" "$BUILD/varlinkctl" systemd usr/bin/varlinkctl || true
 }
 
 main "$@"
