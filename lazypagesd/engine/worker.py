@@ -116,6 +116,8 @@ class Worker:
     def statistics(self) -> WorkerStatistics:
         """What it did since start()."""
         pointer = self.pointer
+        # First of all: what is counted meanwhile is in busy_ns as well.
+        longest_turn_ns = int(pointer.longest_turn_ns)
         return WorkerStatistics(
             number=self.number,
             nr_sessions=len(self.sessions),
@@ -123,7 +125,7 @@ class Worker:
             busy_ns=int(pointer.busy_ns),
             # Until the thread has begun, it has begun just now.
             uptime_ns=time.monotonic_ns() - int(pointer.began_ns or time.monotonic_ns()),
-            longest_turn_ns=int(pointer.longest_turn_ns),
+            longest_turn_ns=longest_turn_ns,
         )
 
     def has_turned(self) -> bool:

@@ -59,6 +59,28 @@ async def test_neighbourhood_of_a_fault_is_filled(bed: Bed) -> None:
     await check(victim, image, 0, 512)
 
 
+async def test_neighbourhood_that_is_gone_through_is_followed(bed: Bed) -> None:
+    """When the next fault comes right behind a neighbourhood, its pages were worth it; of those
+    behind the last fault nobody knows."""
+    victim, image = bed.serve([(0, 512)], [(0, 512)])
+    # What was wished for last is filled first, here.
+    await check(victim, image, 16)
+    await check(victim, image, 0)
+    await bed.release()
+    assert bed.counters.pages_neighbour == 15 + 31
+    assert bed.counters.pages_followed == 15
+
+
+async def test_neighbourhoods_apart_are_not_followed(bed: Bed) -> None:
+    """Faults here and there use no neighbourhood that is known to be used."""
+    victim, image = bed.serve([(0, 512)], [(0, 512)])
+    for page in (300, 100, 200):
+        await check(victim, image, page)
+    await bed.release()
+    assert bed.counters.pages_neighbour == 45
+    assert bed.counters.pages_followed == 0
+
+
 async def test_drain_fills_many_short_runs(bed: Bed) -> None:
     """Every other page, in hundreds of regions, is drained and the gaps are zero."""
     runs = [(page, 1) for page in range(0, 1000, 2)]

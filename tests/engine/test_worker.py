@@ -32,3 +32,15 @@ def test_idle_worker_takes_turns(worker: Worker) -> None:
     worker._spawn("worker", lib.lpd_worker_run)
     for _ in range(3):
         wait_until(worker.has_turned, "turn")
+
+
+def test_idle_worker_is_not_busy(worker: Worker) -> None:
+    """Its sleep is not counted, and no turn took longer than all of them."""
+    assert worker.statistics.nr_turns == 0
+    worker._spawn("worker", lib.lpd_worker_run)
+    for _ in range(3):
+        wait_until(worker.has_turned, "turn")
+    statistics = worker.statistics
+    assert statistics.nr_turns >= 2
+    assert 0 < statistics.longest_turn_ns <= statistics.busy_ns < statistics.uptime_ns
+    assert (statistics.number, statistics.nr_sessions) == (0, 0)

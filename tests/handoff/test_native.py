@@ -242,6 +242,14 @@ def test_events_may_be_waived(
     assert "it lacks" in machine.refuses(session(), userfaultfd)
 
 
+@pytest.mark.uffd
+def test_threads_may_be_told_apart(machine: Machine, userfaultfd: int) -> None:
+    """A restorer may let the kernel say whose fault it is."""
+    negotiate(userfaultfd, EVENTS | Feature.THREAD_ID)
+    machine.feed(opening())
+    assert isinstance(machine.feed(session(), userfaultfd), Session)
+
+
 @pytest.mark.parametrize(
     ("waivers", "types"),
     [

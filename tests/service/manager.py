@@ -14,16 +14,15 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lazypagesd.engine.recorder import MEMFD_NAME
-from lazypagesd.kernel import fdpass
+from lazypagesd.engine.recorder import MEMFD_NAME as RECORDER_NAME
+from lazypagesd.kernel import fdpass, uffd
 from lazypagesd.proto import handoff_pb2 as pb
 from tests.service.daemon import DEADLINE_S, command_with, members, wait_until
 from tests.service.serving import Client
 
 FIRST_FD = 3
 CAPACITY = 10_000
-RECORDER = f"/memfd:{MEMFD_NAME}:"
-# A daemon has one for each worker, and a worker for each processor.
+# Flight recorders, which a daemon has in store for as long as it runs.
 NR_RECORDERS = len(os.sched_getaffinity(0))
 
 # What a child does before it becomes the daemon: put what is passed where it is looked for, which
@@ -55,6 +54,7 @@ class Manager:
         self.path = directory / "handoff.socket"
         self.admin_path = directory / "admin.socket"
         self.stored: dict[str, int] = {}
+        self.status = ""
         self.log_path = directory / "log"
         self.capacity = capacity
         self.command = command or command_with(times or {})
@@ -186,6 +186,7 @@ class Manager:
                 self.stored[fields["FDNAME"]] = fds.pop()
         elif "FDSTOREREMOVE" in fields:
             self._remove(fields["FDNAME"])
+        self.status = fields.get("STATUS", self.status)
         self._nr_ready += "READY" in fields
         fdpass.close_all(fds)
 
@@ -207,21 +208,20 @@ class Manager:
             lambda: f"{pattern!r} in the log: {self.log}",
         )
 
-    @property
-    def stored_for_restores(self) -> dict[str, int]:
-        """What is stored, but for the flight recorders, which stay as long as the daemon."""
-        return {
-            name: fd
-            for name, fd in self.stored.items()
-            if RECORDER not in os.fspath(Path(f"/proc/self/fd/{fd}").readlink())
-        }
+    def recorders(self) -> list[int]:
+        """Return the stored flight recorders, by number; they stay the manager's."""
+        with self._changed:
+            named = {uffd.target(fd): fd for fd in self.stored.values()}
+        return [fd for name, fd in sorted(named.items()) if RECORDER_NAME in name]
 
     def wait_for_nothing_stored(self) -> None:
-        """Return when the daemon has dropped all that it had stored for restores."""
-        wait_until(
-            lambda: not self.stored_for_restores,
-            lambda: f"{self.stored_for_restores} to be dropped: {self.log}",
-        )
+        """Return when the daemon has dropped all that it had stored, but its recorders."""
+
+        def is_done() -> bool:
+            with self._changed:
+                return len(self.stored) == len(self.recorders())
+
+        wait_until(is_done, lambda: f"{self.stored} to be dropped: {self.log}")
 
     def client(self) -> Client:
         """Connect."""

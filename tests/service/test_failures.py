@@ -14,7 +14,7 @@ from lazypagesd.engine.state import left_size
 from lazypagesd.native import ffi
 from lazypagesd.service.custody import KEEPER_ROOM
 from tests.service.daemon import NO_GRACE, OFTEN, wait_until
-from tests.service.manager import Manager, Numbered
+from tests.service.manager import NR_RECORDERS, Manager, Numbered
 from tests.service.scene import LAZY, Scene, scene
 from tests.service.serving import (
     FINISHED,
@@ -33,7 +33,7 @@ __all__ = ["scene", "victim_program"]
 pytestmark = pytest.mark.uffd
 
 # What a restore of one session takes, and room for one more: a child takes two.
-CAPACITY = 6 + KEEPER_ROOM
+CAPACITY = 6 + NR_RECORDERS + KEEPER_ROOM
 
 
 def check(victim: Victim, restored: Restored) -> None:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from lazypagesd.service.status import count, watchdog_s
+from lazypagesd.service.status import count, duration, watchdog_s
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,17 @@ def test_watchdog_is_ours_or_none(environment: dict[str, str], expected: float |
 def test_one_is_not_many(number: int, text: str) -> None:
     """What is counted is named as a person would."""
     assert count(number, "session") == text
+
+
+@pytest.mark.parametrize(
+    ("ns", "text"),
+    [
+        (40_900, "40 us"),
+        (9_999_999, "9999 us"),
+        (10_000_000, "10 ms"),
+        (600_000_000_000, "600 s"),
+    ],
+)
+def test_unit_suits_the_duration(ns: int, text: str) -> None:
+    """Two digits at least, and not many more."""
+    assert duration(ns) == text

@@ -141,14 +141,14 @@ def test_children_are_taken_over(scene: Scene) -> None:
 
 def test_store_that_is_full_refuses(scene: Scene) -> None:
     """What could not be kept is refused before the process runs; what is there stays."""
-    room = 6 + NR_RECORDERS
-    manager = scene.manager(capacity=room + KEEPER_ROOM, times=NO_GRACE)
+    capacity = 6 + NR_RECORDERS
+    manager = scene.manager(capacity=capacity + KEEPER_ROOM, times=NO_GRACE)
     client, restored = scene.handed_over(manager)
-    assert len(manager.stored_for_restores) == 5
+    assert len(manager.stored) == 5 + NR_RECORDERS
     further = Numbered(manager.client())
     further.send(opening())
     [reason] = further.answer().refused
-    assert reason.startswith(f"the service manager keeps at most {room} descriptors for us")
+    assert reason.startswith(f"the service manager keeps at most {capacity} descriptors for us")
     client.do(FINISHED)
     client.do(RELEASE)
     restored.check()

@@ -102,17 +102,16 @@ static int new_userfaultfd(void)
 	return fd;
 }
 
-/* Its number here is the result. */
+/* Its number here is the result.  args: further features */
 static int64_t do_open(const uint64_t *args)
 {
 	struct uffdio_api api = {
 		.api = UFFD_API,
 		.features = UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP |
 			    UFFD_FEATURE_EVENT_REMOVE |
-			    UFFD_FEATURE_EVENT_UNMAP,
+			    UFFD_FEATURE_EVENT_UNMAP | args[0],
 	};
 
-	(void)args;
 	uffd = new_userfaultfd();
 	if (uffd < 0)
 		return -errno;

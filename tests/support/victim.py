@@ -129,9 +129,10 @@ class Victim:
         [self.pid] = PID.unpack(self._receive(PID.size))
         self.uffd = -1
 
-    def open(self) -> None:
-        """Let it open a userfaultfd, which *uffd* is the number of over there."""
-        self.uffd = self.call("open")
+    def open(self, features: int = 0) -> None:
+        """Let it open a userfaultfd with all events and further *features*; *uffd* is its number
+        over there."""
+        self.uffd = self.call("open", features)
 
     def close(self) -> None:
         """Let go of it, at which it exits."""
