@@ -54,8 +54,8 @@ class StepKind(enum.StrEnum):
     UNMAP = "unmap"
 
 
-OUTCOMES = tuple(Outcome)  # from 1 on, as in C
-STEP_KINDS = tuple(StepKind)
+OUTCOMES = dict(enumerate(Outcome, 1))  # from 1 on, as in C
+STEP_KINDS = dict(enumerate(StepKind, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +105,14 @@ def fault_of(fields: tuple[int, ...]) -> Fault:
         source=None if source == NO_SOURCE else source,
         tries=tries,
         kind=KINDS[kind],
-        outcome=OUTCOMES[outcome - 1],
+        outcome=OUTCOMES[outcome],
     )
 
 
 def step_of(fields: tuple[int, ...]) -> Step:
     """Return the struct lpd_step that has these *fields*."""
     time_ns, addr, length, to, session, child, kind = fields
-    return Step(time_ns, addr, length, to, session, child, STEP_KINDS[kind - 1])
+    return Step(time_ns, addr, length, to, session, child, STEP_KINDS[kind])
 
 
 class Ring(Generic[Entry]):
@@ -176,9 +176,17 @@ class Ring(Generic[Entry]):
         whole = self._copy(self._recorder, start, stop, self._copied)
         size = self._layout.size
         copied = ffi.buffer(self._copied, (stop - start) * size)[(whole - start) * size :]
-        fields = self._layout.iter_unpack(copied)
-        # The number of the session has the same place in both.
-        return [self._make(each) for each in fields if sessions is None or each[4] in sessions]
+        entries = []
+        for fields in self._layout.iter_unpack(copied):
+            # The number of the session has the same place in both.
+            if sessions is not None and fields[4] not in sessions:
+                continue
+            # What is of no kind was never written: its memory has been damaged.
+            try:
+                entries.append(self._make(fields))
+            except LookupError:
+                continue
+        return entries
 
 
 class Recorder(Closing):

@@ -35,6 +35,7 @@ class Lib:
     LPD_RECORDER_FAULTS: int
     LPD_RECORDER_STEPS: int
     LPD_FAULT_COLD: int
+    LPD_NR_FAULT_KINDS: int
     LPD_MAX_THREADS: int
     LPD_MAX_PENDING: int
     LPD_NR_READS: int

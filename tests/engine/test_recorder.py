@@ -107,6 +107,14 @@ def test_what_is_overwritten_between_two_looks_is_left_out(recorder: Recorder) -
     assert later == list(range(10001, CAPACITY))
 
 
+def test_entry_that_is_none_is_left_out(recorder: Recorder) -> None:
+    """Memory that was damaged is not shown as a fault, and hides no other."""
+    write(recorder, 0, 10)
+    recorder.pointer.faults[3].kind = lib.LPD_NR_FAULT_KINDS
+    recorder.pointer.faults[5].outcome = 0
+    assert numbers(all_of(recorder.faults)) == [0, 1, 2, 4, 6, 7, 8, 9]
+
+
 @pytest.mark.parametrize("field", ["magic", "version"])
 def test_foreign_recorder_is_refused(recorder: Recorder, field: str) -> None:
     """What another version has written is not read; its descriptor stays the caller's."""
