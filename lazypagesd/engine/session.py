@@ -57,7 +57,8 @@ class Waiting:
     """A fault that was read *since_ns* (CLOCK_MONOTONIC), and is not answered yet.
 
     *source* and *offset* are where its bytes are to come from, if from a file; *error* is what was
-    wrong, if it is held.
+    wrong, if it is held.  *tid* is the thread's own number, and *tries* are attempts to fill it; 0
+    where that is not known, as of those that are held.
     """
 
     addr: int
@@ -66,6 +67,8 @@ class Waiting:
     source: str | None
     offset: int | None
     error: OSError | None = None
+    tid: int = 0
+    tries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,8 @@ class Session:
         pending = self.pointer.pending
         nr_pending = min(self.pointer.nr_pending, lib.LPD_MAX_PENDING)
         found = [self._waiting(pending[i]) for i in range(nr_pending)]
-        held = dict(self._held)
+        # The worker holds none: what is noted was told before it tried again.
+        held = dict(self._held) if self.state.pointer.counters.held else {}
         if time.monotonic_ns() - self._retried_ns < HELD_GRACE_NS:
             held = self._retried | held
         # Not once its page has been filled, or given up.
@@ -184,6 +188,8 @@ class Session:
             reason=Reason.COLD if pending.kind == lib.LPD_FAULT_COLD else Reason.RETRY,
             source=self.sources[pending.source].name if known else None,
             offset=int(pending.offset) if known else None,
+            tid=int(pending.tid),
+            tries=int(pending.tries),
         )
 
     @property

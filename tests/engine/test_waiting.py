@@ -86,6 +86,7 @@ async def test_fault_without_memory_is_retried(refusal: Refusal, bed: Bed) -> No
     # The list is being worked at: each is there at some time.
     found = {each.addr: each for each in bed.session.waiting()}
     assert {each.reason for each in found.values()} == {Reason.RETRY}
+    assert all(each.tries > 0 for each in found.values())
     refusal.lift()
     seen = await victim.end_reading()
     assert wrong_pages(seen, image.bytes(at(3), 2)) == []
