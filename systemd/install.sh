@@ -15,6 +15,13 @@ readonly LIBDIR=$PREFIX/lib/lazypagesd
 readonly COMMANDS=(lazypagesd lazypagesctl)
 readonly UNITS=(lazypagesd.socket lazypagesd-admin.socket lazypagesd.service)
 readonly CONFIGURATION=(sysusers tmpfiles)
+readonly MANUALS=(lazypagesd.8 lazypagesctl.1 lazypagesd.toml.5 org.lazypages.Manager.7)
+readonly CATALOG=$PREFIX/lib/systemd/catalog/lazypagesd.catalog
+declare -rA COMPLETIONS=(
+	[bash]=$PREFIX/share/bash-completion/completions/lazypagesctl
+	[zsh]=$PREFIX/share/zsh/site-functions/_lazypagesctl
+	[fish]=$PREFIX/share/fish/vendor_completions.d/lazypagesctl.fish
+)
 readonly REFERENCE=$PREFIX/share/doc/lazypagesd/lazypagesd-service.md
 
 do_install() {
@@ -85,7 +92,20 @@ install_files() {
 	for name in "${CONFIGURATION[@]}"; do
 		put "systemd/lazypagesd.$name.conf" "$PREFIX/lib/$name.d/lazypagesd.conf"
 	done
+	put systemd/lazypagesd.catalog "$CATALOG"
 	put docs/reference/lazypagesd-service.md "$REFERENCE"
+	for name in "${MANUALS[@]}"; do
+		put "docs/man/$name" "$(manual_place "$name")"
+	done
+	for name in "${!COMPLETIONS[@]}"; do
+		install -d "$DESTDIR${COMPLETIONS[$name]%/*}"
+		"$DESTDIR$LIBDIR/bin/python3" -I -m lazypagesd.client.ctl completion "$name" >"$DESTDIR${COMPLETIONS[$name]}"
+	done
+}
+
+# Where a manual page goes, by the number at the end of its name.
+manual_place() {
+	echo "$PREFIX/share/man/man${1##*.}/$1"
 }
 
 # Installs a file that may name directories of this installation.
@@ -106,6 +126,13 @@ do_uninstall() {
 	for name in "${CONFIGURATION[@]}"; do
 		rm -f "$DESTDIR$PREFIX/lib/$name.d/lazypagesd.conf"
 	done
+	for name in "${MANUALS[@]}"; do
+		rm -f "$DESTDIR$(manual_place "$name")"
+	done
+	for name in "${!COMPLETIONS[@]}"; do
+		rm -f "$DESTDIR${COMPLETIONS[$name]}"
+	done
+	rm -f "$DESTDIR$CATALOG"
 	rm -rf "${DESTDIR:?}$LIBDIR" "$DESTDIR${REFERENCE%/*}"
 }
 

@@ -12,7 +12,7 @@ from lazypagesd.cli.main import main
 from lazypagesd.cli.serve_options import read_options
 from lazypagesd.cli.usage import SERVE_USAGE
 from lazypagesd.service.logs import stop_log
-from lazypagesd.service.options import INFORMATION, ServeLimits
+from lazypagesd.service.options import INFORMATION, ServeConfig, ServeLimits
 
 OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][a-z-]*")
 
@@ -69,5 +69,8 @@ def test_help_and_reference_agree(repository: Path, capsys: pytest.CaptureFixtur
     assert {option for each in code for option in OPTION.findall(each)} == set(
         OPTION.findall(SERVE_USAGE)
     )
+    configuration = (repository / "docs/reference/lazypagesd.toml.md").read_text()
     for field in dataclasses.fields(ServeLimits):
-        assert f"| `{field.name}` | {field.default} |" in reference
+        assert f"| `{field.name}` | {field.default} |" in configuration
+    for setting in dataclasses.fields(ServeConfig):
+        assert f"`{setting.name}`" in configuration or f"[{setting.name}\\]" in configuration

@@ -47,6 +47,7 @@ install_packages() {
 	pkg-config --exists libsystemd 2>/dev/null || missing+=(libsystemd-dev pkg-config)
 	command -v runc >/dev/null || missing+=(runc)
 	command -v runsc >/dev/null || missing+=(runsc)
+	command -v mandoc >/dev/null || missing+=(mandoc)
 	((${#missing[@]})) || return 0
 	mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
 	if ! command -v apt-get >/dev/null || ((EUID != 0)); then

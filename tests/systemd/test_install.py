@@ -76,3 +76,5 @@ def test_message_ids_are_documented(repository: Path) -> None:
     """The reference has every event that may be alerted on, and no other one."""
     text = (repository / "docs/reference/lazypagesd-service.md").read_text()
     assert re.findall(r"^\| ([0-9a-f]{32}) \|", text, flags=re.MULTILINE) == list(MessageId)
+    catalog = (repository / "systemd/lazypagesd.catalog").read_text()
+    assert re.findall(r"^-- ([0-9a-f]{32})$", catalog, flags=re.MULTILINE) == list(MessageId)
