@@ -48,6 +48,7 @@ install_packages() {
 	command -v runc >/dev/null || missing+=(runc)
 	command -v runsc >/dev/null || missing+=(runsc)
 	command -v mandoc >/dev/null || missing+=(mandoc)
+	command -v chromium >/dev/null || missing+=(chromium)
 	((${#missing[@]})) || return 0
 	mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
 	if ! command -v apt-get >/dev/null || ((EUID != 0)); then

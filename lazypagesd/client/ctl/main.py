@@ -27,6 +27,7 @@ COMMANDS = {
     "top": "top:top",
     "faults": "history:faults",
     "explain": "explain:explain",
+    "report": "report:report",
     "metrics": "orders:metrics",
     "completion": "completion:completion",
     "policy": "orders:policy",

@@ -174,6 +174,18 @@ def add_looking(commands: Commands) -> None:
     explain.add_argument(
         "--thread", metavar="TID", type=positive, help="of its faults, those of this thread"
     )
+    report = add_asking(
+        commands,
+        "report",
+        "make a page to look at of a restore",
+        ["report 3 -o report.html", "report 3 --json -o 3.json", "report 3.json -o report.html"],
+    )
+    report.add_argument(
+        "what", metavar="ID", help="a restore, by its number, or a file with a recording of one"
+    )
+    report.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, help="write to it; default: stdout"
+    )
     add_asking(commands, "metrics", "print all that is measured, for Prometheus", ["metrics"])
     completion = add_command(commands, "completion", "print what completes commands in a shell")
     completion.add_argument("shell", metavar="SHELL", choices=SHELLS, help=", ".join(SHELLS))

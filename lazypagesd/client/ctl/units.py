@@ -37,6 +37,11 @@ def pages(nr_pages: int) -> str:
     return size(nr_pages * PAGE_SIZE)
 
 
+def share(nr: int, nr_all: int) -> str:
+    """Return a share that may be small, with what is behind the point."""
+    return "-" if nr_all == 0 else f"{100 * nr / nr_all:.2g} %"
+
+
 def percent(nr_done: int, nr_all: int) -> str:
     """Return a share, rounded down, so that only all is 100 %."""
     return "-" if nr_all == 0 else f"{100 * nr_done // nr_all} %"
