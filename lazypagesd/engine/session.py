@@ -150,8 +150,7 @@ class Session:
     @property
     def is_held(self) -> bool:
         """Whether somebody waits for a page that cannot be filled, as far as is known."""
-        retrying = time.monotonic_ns() - self._retried_ns < HELD_GRACE_NS
-        return self.final is None and bool(self._held or (retrying and self._retried))
+        return self.final is None and bool(self._holding())
 
     def waiting(self) -> list[Waiting]:
         """Return the faults that were read and are not answered yet, the oldest first; while a
@@ -161,17 +160,19 @@ class Session:
         pending = self.pointer.pending
         nr_pending = min(self.pointer.nr_pending, lib.LPD_MAX_PENDING)
         found = [self._waiting(pending[i]) for i in range(nr_pending)]
-        # The worker holds none: what is noted was told before it tried again.
+        return sorted(found + self._holding(), key=lambda each: each.since_ns)
+
+    def _holding(self) -> list[Waiting]:
+        # Where the worker holds none, what is noted was told before it tried again.
         held = dict(self._held) if self.state.pointer.counters.held else {}
         if time.monotonic_ns() - self._retried_ns < HELD_GRACE_NS:
             held = self._retried | held
         # Not once its page has been filled, or given up.
-        found += [
+        return [
             each
             for each in held.values()
             if each.source is None or self.state.is_missing(each.addr)
         ]
-        return sorted(found, key=lambda each: each.since_ns)
 
     @property
     def oldest_waiting_ns(self) -> int | None:
