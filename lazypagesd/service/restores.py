@@ -138,10 +138,10 @@ class Restores:
                 self._take_over(group, left)
             for connection in connections:
                 accept(connection)
-            end_beside = beside(group)
             acceptor.start()
             self.custody.arm()
             ready()
+            end_beside = beside(group)
             await self._none_left.wait()
             self.custody.release()
             acceptor.close()

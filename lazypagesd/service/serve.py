@@ -7,15 +7,17 @@ import grp
 import logging
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lazypagesd.engine.restore import Restore
 from lazypagesd.handoff import native
-from lazypagesd.service import admin, reload, systemd, upgrade
+from lazypagesd.service import reload, systemd, upgrade
 from lazypagesd.service.admission import Admission
 from lazypagesd.service.dropin import raise_descriptor_limit, stop_interrupting
 from lazypagesd.service.estate import left_connection
-from lazypagesd.service.listeners import listening
+from lazypagesd.service.listeners import Listeners, listening
+from lazypagesd.service.metrics.address import Address
 from lazypagesd.service.native_handoff import NativeHandoff
 from lazypagesd.service.options import ServeOptions
 from lazypagesd.service.restores import Restores
@@ -52,11 +54,26 @@ def run(options: ServeOptions) -> int:
             ready=ready,
             estate=inheritance.estate,
             connections=connections,
-            beside=lambda group: admin.serve(
+            beside=lambda group: serve_admin(
                 listeners, restores, admission, options.config.metrics, group
             ),
         )
         return asyncio.run(serving)
+
+
+def serve_admin(
+    listeners: Listeners,
+    restores: Restores,
+    admission: Admission,
+    metrics: Address | None,
+    group: asyncio.TaskGroup,
+) -> Callable[[], None]:
+    """Answer whoever asks; return what ends that."""
+    # Here, since it brings much with it, and processes whose daemon has died wait until they are
+    # served again, not until somebody is told of them.
+    from lazypagesd.service import admin
+
+    return admin.serve(listeners, restores, admission, metrics, group)
 
 
 @dataclass(frozen=True, slots=True)
