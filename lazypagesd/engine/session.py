@@ -114,6 +114,7 @@ class Session:
         self.final: Counters | None = None
         self.nr_children = 0
         self._leaving = False
+        self._pid: int | None = None
         # Pages that cannot be filled, by address; and those of before the last retry.
         self._held: dict[int, Waiting] = {}
         self._retried: dict[int, Waiting] = {}
@@ -219,7 +220,11 @@ class Session:
     @property
     def pid(self) -> int | None:
         """Its process, as we see it, for as long as that is known to live."""
-        return None if self.pidfd is None else pidfd.pid_of(self.pidfd)
+        if self.pidfd is None:
+            return None
+        if self._pid is None:
+            self._pid = pidfd.pid_of(self.pidfd)
+        return self._pid
 
     @property
     def has_channel(self) -> bool:

@@ -529,7 +529,8 @@ int lpd_session_take_trouble(struct lpd_session *session,
  */
 enum {
 	LPD_RECORDER_VERSION = 1,
-	LPD_RECORDER_FAULTS = 65536,
+	/* One of which is being written. */
+	LPD_RECORDER_FAULTS = 65536 + 1,
 	LPD_RECORDER_STEPS = 16384,
 };
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from lazypagesd.service.acceptor import RETRY_S
 from lazypagesd.service.admission import Admission
 from lazypagesd.service.listeners import Listeners
 from lazypagesd.service.manager.interface import methods_of
@@ -67,8 +68,16 @@ async def metrics_text(looking: Looking) -> str:
 
 
 async def export(exporter: Exporter) -> None:
-    """Begin to; where that cannot be, restores are served all the same."""
-    try:
-        await exporter.start()
-    except OSError as error:
-        log.error("metrics: %s: %s: nothing is told there", error.filename, error.strerror)
+    """Begin to; as long as that cannot be, restores are served all the same."""
+    told = False
+    while True:
+        try:
+            await exporter.start()
+        except OSError as error:
+            if not told:
+                log.error("metrics: %s: %s: tried again", error.filename, error.strerror)
+            told = True
+            # The keeper of the daemon before may have the address for a moment.
+            await asyncio.sleep(RETRY_S)
+        else:
+            return

@@ -41,6 +41,17 @@ def test_socket_starts_a_daemon_that_serves(bed: Bed, stage: Stage) -> None:
     assert bed.show("ActiveState") == "active"
 
 
+def test_admin_socket_starts_a_daemon_that_answers(bed: Bed) -> None:
+    """Who asks is answered, if he may; others are told who may."""
+    bed.run("systemctl", "start", "lazypagesd-admin.socket")
+    assert bed.show("ActiveState") == "inactive"
+    assert "nothing is being restored" in bed.run("lazypagesctl", "status")
+    assert bed.show("ActiveState") == "active"
+    done = bed.try_run("runuser", "-u", "nobody", "--", "lazypagesctl", "status")
+    assert done.returncode == 4
+    assert "it is for user root and group lazypagesd" in done.stderr
+
+
 def test_daemon_is_powerless(bed: Bed) -> None:
     """It is no root, has no capability and gets none, is filtered, and alone in its network."""
     bed.run("systemctl", "start", SERVICE)
