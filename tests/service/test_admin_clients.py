@@ -122,10 +122,32 @@ def test_client_that_does_not_read_is_hung_up_on(lazy: Lazy) -> None:
     assert lazy.asker.call("Describe")["nr_restores"] == 1
 
 
+def test_client_that_calls_no_more_is_answered(lazy: Lazy) -> None:
+    """To the last of its calls, though it has closed its direction before it reads."""
+    name = "org.varlink.service.GetInterfaceDescription"
+    for _ in range(40):
+        lazy.asker.send(name, {"interface": MANAGER})
+    lazy.asker.socket.shutdown(socket.SHUT_WR)
+    answers = [lazy.asker.reply()["parameters"]["description"] for _ in range(40)]
+    assert set(map(len, answers)) == {len(answers[0])}
+    assert lazy.asker.socket.recv(1) == b""
+
+
+def test_watcher_that_leaves_is_not_kept(lazy: Lazy) -> None:
+    """Though nothing happens that it could be told of."""
+    lazy.asker.call("Describe")  # so that it has been accepted
+    fds = lazy.server.fds()
+    for _ in range(20):
+        watcher = Asker(admin_path(lazy.server))
+        next(watcher.stream("Watch", interval_ms=100))
+        watcher.close()
+    lazy.server.wait_for_fds(fds)
+
+
 def test_500_connections_disturb_nobody(lazy: Lazy) -> None:
     """A user has 128 of them, further ones are closed; a page is filled as ever."""
+    lazy.asker.call("Describe")
     lazy.asker.close()
-    fds = lazy.server.fds()
     crowd = []
     for _ in range(500):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -137,7 +159,6 @@ def test_500_connections_disturb_nobody(lazy: Lazy) -> None:
     assert refused == 500 - 128
     for sock in crowd:
         sock.close()
-    lazy.server.wait_for_fds(fds)
     lazy.asker = Asker(admin_path(lazy.server))
     assert lazy.asker.call("Describe")["nr_restores"] == 1
 

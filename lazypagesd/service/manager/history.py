@@ -13,7 +13,7 @@ from lazypagesd.service.manager.errors import no_such_restore, no_such_session
 from lazypagesd.service.manager.views import View, fault_view, session_id, step_view
 from lazypagesd.service.manager.world import Caller, World
 from lazypagesd.service.varlink.errors import invalid_parameter
-from lazypagesd.service.varlink.service import Parameters
+from lazypagesd.service.varlink.service import Parameters, Piece
 
 LIMIT = 1000
 # Entries in a reply: as many as may be made in one go.
@@ -52,16 +52,12 @@ class History:
         """GetSteps()"""
         return await self._newest("steps", step_entry, caller, parameters)
 
-    async def stream_faults(
-        self, caller: Caller, parameters: Parameters
-    ) -> AsyncIterator[tuple[View, bool]]:
+    async def stream_faults(self, caller: Caller, parameters: Parameters) -> AsyncIterator[Piece]:
         """GetFaults(), with more"""
         async for piece in self._stream("faults", fault_entry, caller, parameters):
             yield piece
 
-    async def stream_steps(
-        self, caller: Caller, parameters: Parameters
-    ) -> AsyncIterator[tuple[View, bool]]:
+    async def stream_steps(self, caller: Caller, parameters: Parameters) -> AsyncIterator[Piece]:
         """GetSteps(), with more"""
         async for piece in self._stream("steps", step_entry, caller, parameters):
             yield piece
@@ -105,7 +101,7 @@ class History:
         view: Callable[[Entry, int, Names], View],
         caller: Caller,
         parameters: Parameters,
-    ) -> AsyncIterator[tuple[View, bool]]:
+    ) -> AsyncIterator[Piece]:
         names = self.names(caller, parameters)
         rings = enumerate(self._rings(name))
         merged = heapq.merge(

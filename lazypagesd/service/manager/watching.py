@@ -13,7 +13,7 @@ from lazypagesd.service.manager.errors import not_released
 from lazypagesd.service.manager.views import View
 from lazypagesd.service.manager.world import Caller, World
 from lazypagesd.service.varlink.errors import invalid_parameter
-from lazypagesd.service.varlink.service import Parameters
+from lazypagesd.service.varlink.service import Parameters, Piece
 
 INTERVAL_MS = 1000
 INTERVAL_MIN_MS = 100
@@ -29,9 +29,7 @@ class Watching:
         self._world = world
         self._asking = asking
 
-    async def watch(
-        self, caller: Caller, parameters: Parameters
-    ) -> AsyncIterator[tuple[View, bool]]:
+    async def watch(self, caller: Caller, parameters: Parameters) -> AsyncIterator[Piece]:
         """Watch(), with more"""
         number, interval_ms = parameters.get("restore"), parameters.get("interval_ms")
         if not isinstance(interval_ms, int):
@@ -43,8 +41,7 @@ class Watching:
         while watched is None or self._is_served(watched):
             restores = self._world.visible(caller) if watched is None else [watched]
             views = [await self._asking.view(restore) for restore in restores]
-            if views != before:
-                yield moment(views), True
+            yield (moment(views) if views != before else None), True
             before = views
             await asyncio.sleep(interval_ms / 1000)
         past = [each.view for each in self._world.past if each.number == number]
@@ -58,9 +55,7 @@ class Watching:
         restore = self._hurry(caller, parameters)
         return {"progress": (await self._asking.view(restore))["progress"]}
 
-    async def drain(
-        self, caller: Caller, parameters: Parameters
-    ) -> AsyncIterator[tuple[View, bool]]:
+    async def drain(self, caller: Caller, parameters: Parameters) -> AsyncIterator[Piece]:
         """Drain(), with more"""
         restore = self._hurry(caller, parameters)
         while restore.live:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from lazypagesd.service.manager.world import Caller
 from lazypagesd.service.metrics.families import FAMILIES, Snapshot
 from lazypagesd.service.varlink.interface import Interface
-from lazypagesd.service.varlink.service import Methods, Parameters, Reply
+from lazypagesd.service.varlink.service import Methods, Parameters, Piece, Reply
 
 TEXT = """\
 # What is measured, in systemd's way.
@@ -44,9 +44,7 @@ class Metrics:
         """Prepare to answer by what *look* returns for a caller."""
         self._look = look
 
-    async def list(
-        self, caller: Caller, _parameters: Parameters
-    ) -> AsyncIterator[tuple[Reply, bool]]:
+    async def list(self, caller: Caller, _parameters: Parameters) -> AsyncIterator[Piece]:
         """List(), with more"""
         snapshot = await self._look(caller)
         found = []
@@ -60,9 +58,7 @@ class Metrics:
         for i, reply in enumerate(found, 1):
             yield reply, i < len(found)
 
-    async def describe(
-        self, _caller: Caller, _parameters: Parameters
-    ) -> AsyncIterator[tuple[Reply, bool]]:
+    async def describe(self, _caller: Caller, _parameters: Parameters) -> AsyncIterator[Piece]:
         """Describe(), with more"""
         for i, family in enumerate(FAMILIES, 1):
             yield (

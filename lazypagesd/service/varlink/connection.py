@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import select
 import socket
 from collections.abc import Mapping
 from contextlib import aclosing
@@ -25,6 +26,18 @@ MESSAGE_MAX = 1 << 16
 BUFFER_MAX = 1 << 16
 # How long the rest of a call may take, and the client to make room.
 PATIENCE_S = 10.0
+
+
+class NoMessage(Exception):
+    """What came is none."""
+
+
+def decode(message: bytes) -> object:
+    """Return what is in a message, or raise NoMessage."""
+    try:
+        return json.loads(message)
+    except (ValueError, RecursionError) as error:
+        raise NoMessage(str(error)) from None
 
 
 class Connection(Generic[Caller]):
@@ -56,11 +69,11 @@ class Connection(Generic[Caller]):
         """Answer calls until the client leaves, or does what cannot be answered."""
         try:
             while (message := await self._receive()) is not None:
-                await self._answer(message)
+                await self._answer(decode(message))
+            await self._flush()
         except (
             OSError,  # among them TimeoutError
-            ValueError,  # of JSON, or not of it
-            RecursionError,
+            NoMessage,
             asyncio.IncompleteReadError,
             asyncio.LimitOverrunError,
         ) as error:
@@ -69,24 +82,40 @@ class Connection(Generic[Caller]):
             # What it has not read by now it will not.
             self._writer.transport.abort()
 
+    async def _flush(self) -> None:
+        # Who has no further call may still read the answers to those before, in his time.
+        self._writer.close()
+        async with asyncio.timeout(PATIENCE_S):
+            await self._writer.wait_closed()
+
+    @property
+    def _has_left(self) -> bool:
+        # A hang-up is what both directions are closed by: who only calls no more still listens.
+        poller = select.poll()
+        poller.register(self._writer.get_extra_info("socket"), 0)
+        return bool(poller.poll(0))
+
     async def _receive(self) -> bytes | None:
         # Between two calls it may take as long as it likes.
         if not (first := await self._reader.read(1)):
             return None
         if first == b"\0":
-            raise ValueError("an empty message")
+            raise NoMessage("an empty message")
         async with asyncio.timeout(PATIENCE_S):
             return first + (await self._reader.readuntil(b"\0"))[:-1]
 
-    async def _answer(self, message: bytes) -> None:
+    async def _answer(self, message: object) -> None:
         call: Call | None = None
         try:
-            found = json.loads(message)
-            if not isinstance(found, dict):
+            if not isinstance(message, dict):
                 raise invalid_parameter("method")
-            call = Call.of(found)
+            call = Call.of(message)
             async with aclosing(self._service.answer(self._caller, call)) as replies:
                 async for parameters, continues in replies:
+                    if parameters is None:
+                        if self._has_left:
+                            raise ConnectionResetError("it has left")
+                        continue
                     reply: dict[str, object] = {"parameters": parameters}
                     await self._send(call, reply | ({"continues": True} if continues else {}))
         except CallError as error:

@@ -14,8 +14,10 @@ Caller = TypeVar("Caller")
 Parameters = Mapping[str, object]
 Reply = dict[str, object]
 Handler = Callable[[Caller, Parameters], Awaitable[Reply]]
-# Each reply, and whether more come.
-Stream = Callable[[Caller, Parameters], AsyncIterator[tuple[Reply, bool]]]
+# Each reply, and whether more come.  One that is None is not sent: by it a stream that has no news
+# for long finds out that nobody listens any more.
+Piece = tuple[Reply | None, bool]
+Stream = Callable[[Caller, Parameters], AsyncIterator[Piece]]
 
 SERVICE_TEXT = """\
 # What every service answers.
@@ -96,7 +98,7 @@ class Service(Generic[Caller]):
         """Return the interface of that name."""
         return self._find(name).interface
 
-    async def answer(self, caller: Caller, call: Call) -> AsyncGenerator[tuple[Reply, bool]]:
+    async def answer(self, caller: Caller, call: Call) -> AsyncGenerator[Piece]:
         """Yield each reply to *call*, and whether more come; or raise CallError."""
         methods = self._find(call.interface)
         if call.method not in methods.interface.methods:
