@@ -62,8 +62,18 @@ def printed(repository: Path, name: str) -> str:
 def test_every_command_has_its_section(repository: Path) -> None:
     """Of lazypagesctl, whose options a test of the reference knows."""
     text = printed(repository, "lazypagesctl.1")
-    sections = re.findall(r"^\.SH lazypagesctl (\w+)", text, flags=re.MULTILINE)
+    sections = re.findall(r"^\.SS (\w+)", text, flags=re.MULTILINE)
     assert set(sections) == COMMANDS.keys()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_have_the_sections_that_people_look_for(repository: Path, name: str) -> None:
+    """A command's are more than those of a file or an interface."""
+    headings = re.findall(r"^\.S[HS] (.*)", printed(repository, name), flags=re.MULTILINE)
+    wanted = {"NAME", "SYNOPSIS", "DESCRIPTION", "SEE ALSO"}
+    if name.endswith((".1", ".8")):
+        wanted |= {"FILES", "ENVIRONMENT", "EXIT STATUS", "EXAMPLES"}
+    assert wanted <= {heading.upper() for heading in headings}
 
 
 def test_every_part_of_the_interface_is_in_its_page(repository: Path) -> None:

@@ -24,18 +24,24 @@ MANUALS = {
     "lazypagesctl.md": "lazypagesctl(1)",
     "lazypagesd.toml.md": "lazypagesd.toml(5)",
 }
+# What manual pages call it.
+HEADINGS = {"Exit code": "Exit status"}
+# How the heading of a command begins.
+COMMAND = "lazypagesctl "
 INTERFACE = DOCS.parent / "lazypagesd/service/org.lazypages.Manager.varlink"
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A manual page: its *section*, what it is in a line, and which parts of the reference."""
+    """A manual page: its *section*, what it is in a line, and of which parts it is made."""
 
     name: str
     section: int
     what: str
     parts: tuple[str, ...]
     see_also: str
+    synopsis: str = ""  # where that is no command's
+    description: str = ""  # where each part has a section of its own
 
 
 PAGES = (
@@ -45,6 +51,10 @@ PAGES = (
         "feed memory to processes that are being restored",
         ("lazypagesd-serve", "lazypagesd-lazy-pages", "lazypagesd-can-take-over"),
         "lazypagesctl(1), lazypagesd.toml(5), org.lazypages.Manager(7), criu(8)",
+        description="Processes that are restored lazily run before their memory is back.  `serve`"
+        " feeds it to the restores of everybody, page by page as it is touched, `lazy-pages` does"
+        " so for one checkpoint in the place of `criu lazy-pages`, and `can-take-over` says"
+        " whether this version may follow a daemon that runs.",
     ),
     Page(
         "lazypagesctl",
@@ -59,6 +69,7 @@ PAGES = (
         "configuration of lazypagesd serve",
         ("lazypagesd.toml",),
         "lazypagesd(8)",
+        synopsis="/etc/lazypagesd.toml",
     ),
     Page(
         "org.lazypages.Manager",
@@ -98,12 +109,20 @@ def link(match: re.Match[str]) -> str:
 def body(markdown: str, deepest: int) -> Iterator[str]:
     """Yield the lines of a part of the reference, but its title, as roff; headings as deep as
     *deepest* are sections."""
-    lines, i = markdown.splitlines(), 0
+    lines, i, in_commands = markdown.splitlines(), 0, False
     while i < len(lines):
         line = lines[i]
         if heading := re.match("(#+) (.*)", line):
-            depth = len(heading[1])
-            yield f".{'SH' if depth <= deepest else 'SS'} {inline(heading[2])}"
+            text = heading[2]
+            if len(heading[1]) > deepest:
+                yield f".SS {inline(HEADINGS.get(text, text))}"
+            elif text.startswith(COMMAND):
+                if not in_commands:
+                    yield ".SH COMMANDS"
+                in_commands = True
+                yield f".SS {inline(text.removeprefix(COMMAND))}"
+            else:
+                yield f".SH {inline(HEADINGS.get(text, text).upper())}"
             i += 1
             # A paragraph begins there anyway.
             while i < len(lines) and not lines[i].strip():
@@ -117,7 +136,10 @@ def body(markdown: str, deepest: int) -> Iterator[str]:
             i = end
         elif line.startswith("    "):
             end = next((k for k in range(i, len(lines)) if lines[k][:4].strip()), len(lines))
-            yield from (".PP", ".nf", ".RS 4")
+            # A heading begins a paragraph.
+            if not next((line for line in reversed(lines[:i]) if line), "").startswith("#"):
+                yield ".PP"
+            yield from (".nf", ".RS 4")
             yield from map(escape, dedented(lines[i:end]))
             yield from (".RE", ".fi")
             i = end
@@ -201,6 +223,10 @@ def page_of(page: Page) -> str:
     texts = [(DOCS / "reference" / f"{part}.md").read_text() for part in page.parts]
     if synopses := [synopsis for text in texts if (synopsis := synopsis_of(text))]:
         lines += [".SH SYNOPSIS", ".nf", *(escape(s.rstrip()) for s in synopses), ".fi"]
+    elif page.synopsis:
+        lines += [".SH SYNOPSIS", inline(page.synopsis)]
+    if page.description:
+        lines += [".SH DESCRIPTION", inline(page.description)]
     for text in texts:
         title, _, rest = text.replace(synopsis_of(text), "").partition("\n")
         name = title.removeprefix("# ")
