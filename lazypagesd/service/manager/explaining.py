@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lazypagesd.engine.pace import LAZY
 from lazypagesd.engine.restore import Restore
 from lazypagesd.engine.session import Reason, Session, Waiting
 from lazypagesd.engine.statistics import microseconds
@@ -126,7 +127,8 @@ def idle(restore: Restore, session: Session) -> Words:
     elif restore.paused:
         how = ", and are filled when they are touched: the restore is paused"
     else:
-        how = f", and are filled when they are touched, or before that (pace: {restore.pace})"
+        before = "and not before" if restore.pace == LAZY else "or before that"
+        how = f", and are filled when they are touched, {before} (pace: {restore.pace})"
     return (
         f"it waits for nothing of ours: {missing}{how}",
         "if a thread hangs, it waits for something else: look at /proc/PID/task/TID/wchan",
