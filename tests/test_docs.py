@@ -1,4 +1,4 @@
-"""What the documentation names is there."""
+"""What the documentation names is there, and what is there is named."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from lazypagesd.service.metrics.families import FAMILIES
+
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+
+LINK = re.compile(r"\]\((?!https?:)([^)#]+)[^)]*\)")
 
 
 def rows(text: str) -> list[str]:
@@ -51,3 +55,34 @@ def functions_of(path: Path) -> set[str]:
     return {
         node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)
     }
+
+
+def test_links_lead_to_files(repository: Path) -> None:
+    """From the README and every page."""
+    pages = [repository / "README.md", *(repository / "docs").rglob("*.md")]
+    broken = [
+        f"{page.relative_to(repository)}: {target}"
+        for page in pages
+        for target in LINK.findall(page.read_text())
+        if not (page.parent / target).exists()
+    ]
+    assert broken == []
+
+
+def test_every_page_can_be_found(repository: Path) -> None:
+    """The README, or a page that it leads to, leads there."""
+    seen, new = set(), {repository / "README.md"}
+    while new:
+        page = new.pop()
+        seen.add(page)
+        targets = LINK.findall(page.read_text())
+        new |= {p for p in ((page.parent / t).resolve() for t in targets) if p.suffix == ".md"}
+        new -= seen
+    assert set((repository / "docs").rglob("*.md")) - seen == set()
+
+
+def test_every_metric_is_in_the_page_about_monitoring(repository: Path) -> None:
+    """By its name, and no others; histograms are no families of the list."""
+    page = (repository / "docs/howto/monitor.md").read_text()
+    told = {name for row in rows(page) for name in re.findall("`([^`]+)`", row.split("|")[1])}
+    assert told == {family.name for family in FAMILIES} | {"fault_latency_seconds"}

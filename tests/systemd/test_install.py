@@ -78,3 +78,21 @@ def test_message_ids_are_documented(repository: Path) -> None:
     assert re.findall(r"^\| ([0-9a-f]{32}) \|", text, flags=re.MULTILINE) == list(MessageId)
     catalog = (repository / "systemd/lazypagesd.catalog").read_text()
     assert re.findall(r"^-- ([0-9a-f]{32})$", catalog, flags=re.MULTILINE) == list(MessageId)
+
+
+def test_catalog_can_be_read(repository: Path, tmp_path: Path) -> None:
+    """`journalctl -x` finds a text for each event, once the catalog is updated."""
+    if shutil.which("journalctl") is None:
+        pytest.skip("journalctl: not installed")
+    place = tmp_path / "usr/lib/systemd/catalog"
+    place.mkdir(parents=True)
+    (tmp_path / "var/lib/systemd/catalog").mkdir(parents=True)
+    shutil.copy(repository / "systemd/lazypagesd.catalog", place)
+    journalctl = ["journalctl", "--root", os.fspath(tmp_path)]
+    subprocess.run([*journalctl, "--update-catalog"], timeout=60, check=True)
+    done = subprocess.run(
+        [*journalctl, "--list-catalog"], capture_output=True, text=True, timeout=60, check=True
+    )
+    listed = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert listed.keys() == set(MessageId)
+    assert all("lazypagesd: " in subject for subject in listed.values())
