@@ -60,8 +60,9 @@ class Descriptor:
 
 
 def target(fd: int) -> str:
-    """Return what a descriptor is open on, as /proc shows it."""
-    return str(Path(f"/proc/self/fd/{fd}").readlink())
+    """Return what a descriptor is open on, as /proc shows it; what is no UTF-8 is spelt out."""
+    found = Path(f"/proc/self/fd/{fd}").readlink()
+    return os.fsencode(found).decode(errors="backslashreplace")
 
 
 def describe(fd: int) -> Descriptor | None:

@@ -16,7 +16,6 @@ from lazypagesd.service.manager.world import Caller, World
 from lazypagesd.service.metrics.address import Address
 from lazypagesd.service.metrics.http import Exporter
 from lazypagesd.service.metrics.looking import Looking
-from lazypagesd.service.metrics.prometheus import text_of
 from lazypagesd.service.metrics.systemd import Metrics
 from lazypagesd.service.restores import Restores
 from lazypagesd.service.varlink.server import Server
@@ -49,7 +48,8 @@ def serve(
         server.start()
         closing.append(server.close)
     if metrics is not None:
-        exporter = Exporter(metrics, lambda: metrics_text(looking))
+        # Who may read it is whom the address lets.
+        exporter = Exporter(metrics, looking.text)
         tasks.append(group.create_task(export(exporter)))
         closing.append(exporter.close)
 
@@ -60,11 +60,6 @@ def serve(
             each()
 
     return close
-
-
-async def metrics_text(looking: Looking) -> str:
-    """Return all that is measured: who may read it is whom the address lets."""
-    return text_of(await looking.snapshot())
 
 
 async def export(exporter: Exporter) -> None:

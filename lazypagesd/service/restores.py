@@ -319,7 +319,11 @@ class Restores:
 
     async def _end_unfinished(self, handoff: Handoff) -> None:
         if handoff.restore is not None:
-            log.warning("%s: ended before it was complete, and so it fails", handoff.restore.name)
+            log.warning(
+                "%s: ended before it was complete, and so it fails",
+                handoff.restore.name,
+                extra=fields(handoff.restore, MessageId.FAILED),
+            )
             await self._outlast(handoff, handoff.restore)
 
     async def _end_failed(self, handoff: Handoff) -> None:
@@ -342,7 +346,11 @@ class Restores:
                 await restore.wait_ended()
                 await handoff.outlast()
         except TimeoutError:
-            log.error("%s: its processes live on without a restore, giving them up", restore.name)
+            log.error(
+                "%s: its processes live on without a restore, giving them up",
+                restore.name,
+                extra=fields(restore, MessageId.FAILED),
+            )
             restore.abandon()
             await restore.wait_ended()
 

@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 
 from lazypagesd.engine.restore import Restore
 from lazypagesd.handoff import native
@@ -68,12 +69,28 @@ def serve_admin(
     metrics: Address | None,
     group: asyncio.TaskGroup,
 ) -> Callable[[], None]:
-    """Answer whoever asks; return what ends that."""
-    # Here, since it brings much with it, and processes whose daemon has died wait until they are
-    # served again, not until somebody is told of them.
-    from lazypagesd.service import admin
+    """Answer whoever asks, as soon as what that takes is there; return what ends it."""
+    ends: list[Callable[[], None]] = []
 
-    return admin.serve(listeners, restores, admission, metrics, group)
+    def bring_in() -> ModuleType:
+        from lazypagesd.service import admin
+
+        return admin
+
+    async def begin() -> None:
+        # Not before, and beside the loop: it is a lot, and processes whose daemon has died wait
+        # until they are served again, not until somebody is told of them.
+        admin = await asyncio.to_thread(bring_in)
+        ends.append(admin.serve(listeners, restores, admission, metrics, group))
+
+    task = group.create_task(begin())
+
+    def close() -> None:
+        task.cancel()
+        for end in ends:
+            end()
+
+    return close
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from lazypagesd.client.ctl.identify import Target
 from lazypagesd.client.ctl.lists import waiting_table
 from lazypagesd.client.ctl.tables import console, state_text
 from lazypagesd.client.ctl.trouble import UNKNOWN, Trouble
+from lazypagesd.client.ctl.units import printable
 from lazypagesd.client.varlink import CallFailed, Connection
 
 View = dict[str, Any]
@@ -73,7 +74,7 @@ def explanation_page(explanation: View) -> list[RenderableType]:
         Text.assemble(
             (f"session {explanation['session']}", "bold"), ": ", state_text(explanation["state"])
         ),
-        Text(f"because: {explanation['because']}"),
+        Text(f"because: {printable(explanation['because'])}"),
     ]
     if "advice" in explanation:
         parts.append(Text(f"what to do: {explanation['advice']}"))

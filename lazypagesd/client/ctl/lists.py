@@ -17,7 +17,7 @@ from lazypagesd.client.ctl.tables import (
     sessions_table,
     state_text,
 )
-from lazypagesd.client.ctl.units import duration, size
+from lazypagesd.client.ctl.units import duration, printable, size
 from lazypagesd.client.varlink import CallFailed, Connection
 
 # Of buckets, the share of the fullest that is a whole bar.
@@ -88,7 +88,7 @@ def session_page(reply: Reply) -> RenderableType:
     session = reply["session"]
     sources = new_table("source", "size")
     for source in reply["sources"]:
-        sources.add_row(source["name"], size(source["size"]))
+        sources.add_row(printable(source["name"]), size(source["size"]))
     parts: list[RenderableType] = [sessions_table([session]), Text("")]
     parts += [statistics_page(session["statistics"]), Text(""), sources]
     if reply["threads"]:
@@ -111,7 +111,7 @@ def waiting_table(waiting: list[View]) -> RenderableType:
     """Return faults that are not answered yet."""
     table = new_table("page", "waits for", "why", "source")
     for fault in waiting:
-        where = f"{fault['source']} at {fault['offset']}" if "source" in fault else ""
+        where = f"{printable(fault['source'])} at {fault['offset']}" if "source" in fault else ""
         why = state_text("waiting" if fault["reason"] == "held" else "forking")
         why.plain = f"{fault['reason']}: {fault['error']}" if "error" in fault else fault["reason"]
         table.add_row(f"{fault['addr']:#x}", duration(fault["waited_ns"]), why, where)

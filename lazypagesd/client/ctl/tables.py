@@ -45,8 +45,11 @@ RIGHT = {
 
 def console() -> Console:
     """Return the console that stdout is."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
+    # No markup: names are somebody else's.
+    found = Console(highlight=False, markup=False)
+    if found.is_terminal:
+        return found
+    return Console(highlight=False, markup=False, width=PLAIN_WIDTH)
 
 
 def state_text(state: str) -> Text:

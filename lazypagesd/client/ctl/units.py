@@ -47,6 +47,11 @@ def percent(nr_done: int, nr_all: int) -> str:
     return "-" if nr_all == 0 else f"{100 * nr_done // nr_all} %"
 
 
+def printable(text: str) -> str:
+    """Return *text*, which somebody else has chosen, with what would move a terminal spelt out."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def count(number: int, what: str) -> str:
     """Say how many there are of *what*."""
     return f"{number} {what}" + ("" if number == 1 else "s")

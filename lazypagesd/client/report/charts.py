@@ -118,6 +118,5 @@ def histogram(latencies: Sequence[View]) -> str:
 
 def bar(kind: str, x: float, y: float, width: float, height: float) -> str:
     """Return a bar, of a kind of fault."""
-    return (
-        f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"/>'
-    )
+    place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
+    return f'<rect class="{escape(kind)}" {place}/>'

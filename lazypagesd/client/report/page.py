@@ -102,7 +102,8 @@ def section(title: str, caption: str, body: str) -> str:
 
 def key(names: Iterable[str]) -> str:
     """Return what the colours mean."""
-    return f'<p class="key">{"".join(f"<i class={n}></i>{n}" for n in names)}</p>'
+    parts = [f'<i class="{escape(name)}"></i>{escape(name)}' for name in names]
+    return f'<p class="key">{"".join(parts)}</p>'
 
 
 def heat_section(recording: Recording, span: Span) -> str:

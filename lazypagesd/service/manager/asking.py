@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 from lazypagesd import __version__
@@ -18,7 +19,7 @@ from lazypagesd.service.manager.views import (
     waiting_view,
     worker_view,
 )
-from lazypagesd.service.manager.world import Caller, World, total_of
+from lazypagesd.service.manager.world import SESSIONS_AT_ONCE, Caller, World, total_of
 from lazypagesd.service.varlink.errors import invalid_parameter
 from lazypagesd.service.varlink.service import Parameters
 
@@ -88,8 +89,9 @@ class Asking:
             found = [(restore, session) for session in restore.sessions]
         views = []
         for restore, session in found:
-            # Through what gives way to others now and then.
-            views.append(session_view(restore, session, await total_of([session])))
+            views.append(session_view(restore, session, session.counters))
+            if len(views) % SESSIONS_AT_ONCE == 0:
+                await asyncio.sleep(0)
         return {"sessions": views}
 
     async def get_session(self, caller: Caller, parameters: Parameters) -> View:

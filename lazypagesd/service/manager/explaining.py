@@ -34,7 +34,7 @@ class Explaining:
         restore, session = self._asking.find(caller, named)
         id = session_id(restore, session)
         waiting = session.waiting()
-        last = self._history.last_faults(session.id, NR_LAST)
+        last = await self._history.last_faults(session.id, NR_LAST)
         if tid is not None:
             last = [(worker, fault) for worker, fault in last if fault.tid == tid]
         because, advice = words_for(restore, session, waiting)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lazypagesd.engine.recorder import Fault, Recorder, Ring, Step
@@ -62,15 +60,14 @@ class History:
         async for piece in self._stream("steps", step_entry, caller, parameters):
             yield piece
 
-    def last_faults(self, number: int, limit: int) -> list[tuple[int, Fault]]:
+    async def last_faults(self, number: int, limit: int) -> list[tuple[int, Fault]]:
         """Return the last faults of the session of that number, with their workers; the oldest
         first."""
-        found = [
-            (worker, fault)
-            for worker, recorder in enumerate(self._recorders())
-            for batch in recorder.faults.newest(limit, {number})
-            for fault in batch
-        ]
+        found: list[tuple[int, Fault]] = []
+        for worker, recorder in enumerate(self._recorders()):
+            for batch in recorder.faults.newest(limit, {number}):
+                found += [(worker, fault) for fault in batch]
+                await asyncio.sleep(0)
         return sorted(found, key=lambda each: each[1].time_ns)[-limit:]
 
     async def _newest(
@@ -103,15 +100,15 @@ class History:
         parameters: Parameters,
     ) -> AsyncIterator[Piece]:
         names = self.names(caller, parameters)
+        views: list[View] = []
         rings = enumerate(self._rings(name))
-        merged = heapq.merge(
-            *(entries_of(worker, ring, names.wanted) for worker, ring in rings),
-            key=lambda each: each[1].time_ns,
-        )
-        while piece := list(itertools.islice(merged, AT_ONCE)):
-            views = [view(entry, worker, names) for worker, entry in piece]
-            yield {name: views, "nr_lost": self._nr_lost(name)}, True
-        yield {name: [], "nr_lost": self._nr_lost(name)}, False
+        entries = [entries_of(worker, ring, names.wanted) for worker, ring in rings]
+        async for worker, entry in merged(entries):
+            views.append(view(entry, worker, names))
+            if len(views) == AT_ONCE:
+                yield {name: views, "nr_lost": self._nr_lost(name)}, True
+                views = []
+        yield {name: views, "nr_lost": self._nr_lost(name)}, False
 
     def _nr_lost(self, name: str) -> int:
         return sum(ring.nr_lost for ring in self._rings(name))
@@ -160,13 +157,27 @@ def limit_of(parameters: Parameters) -> int:
     return limit
 
 
-def entries_of(
+async def entries_of(
     worker: int, ring: Ring[Fault] | Ring[Step], wanted: set[int]
-) -> Iterator[tuple[int, Entry]]:
-    """Yield the entries of one worker."""
+) -> AsyncIterator[tuple[int, Entry]]:
+    """Yield the entries of one worker, and let others have their turn now and then."""
     for batch in ring.read(wanted):
         for entry in batch:
             yield worker, entry
+        await asyncio.sleep(0)
+
+
+async def merged(
+    sources: Sequence[AsyncIterator[tuple[int, Entry]]],
+) -> AsyncIterator[tuple[int, Entry]]:
+    """Yield the entries of all *sources*, each of which is in the order of time, in that order."""
+    heads = [(source, await anext(source, None)) for source in sources]
+    while left := [(head[1].time_ns, i) for i, (_source, head) in enumerate(heads) if head]:
+        _time_ns, first = min(left)
+        source, head = heads[first]
+        assert head is not None, "it is left"
+        yield head
+        heads[first] = source, await anext(source, None)
 
 
 def fault_entry(entry: Entry, worker: int, names: Names) -> View:

@@ -14,6 +14,8 @@ from lazypagesd.service.manager.views import View, restore_view, session_id, ses
 NR_RESTORES = 32
 # Of all of them: one that had thousands of processes is told of as a whole.
 NR_SESSIONS = 1024
+# Of one: they are made in one go, when it ends.
+NR_SESSIONS_EACH = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Past:
 
     def add(self, restore: Restore) -> None:
         """Remember one that has ended just now."""
-        sessions = restore.sessions[:NR_SESSIONS]
+        sessions = restore.sessions[:NR_SESSIONS_EACH]
         total = Counters.total(session.counters for session in restore.sessions)
         view = restore_view(restore, total, None)
         view |= {

@@ -10,6 +10,7 @@ from lazypagesd.engine.pace import EAGER
 from lazypagesd.engine.restore import Restore
 from lazypagesd.service.manager.asking import Asking
 from lazypagesd.service.manager.errors import not_released
+from lazypagesd.service.manager.orders import tell
 from lazypagesd.service.manager.views import View
 from lazypagesd.service.manager.world import Caller, World
 from lazypagesd.service.varlink.errors import invalid_parameter
@@ -69,6 +70,7 @@ class Watching:
             raise not_released(restore.number)
         restore.resume()
         restore.set_pace(EAGER)
+        tell(restore, caller, "is filled as fast as it goes")
         return restore
 
 

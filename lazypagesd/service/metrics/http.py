@@ -37,7 +37,7 @@ class Exporter:
         address = self._address
         try:
             if address.path is not None:
-                address.path.unlink(missing_ok=True)
+                # Which removes a socket that was left there, and nothing else.
                 self._server = await asyncio.start_unix_server(
                     self._serve, address.path, limit=REQUEST_MAX
                 )
@@ -50,8 +50,9 @@ class Exporter:
 
     def close(self) -> None:
         """Listen no more."""
-        if self._server is not None:
-            self._server.close()
+        if self._server is None:
+            return
+        self._server.close()
         if self._address.path is not None:
             self._address.path.unlink(missing_ok=True)
 
@@ -62,7 +63,9 @@ class Exporter:
                 async with asyncio.timeout(PATIENCE_S):
                     await self._answer(await reader.readuntil(b"\r\n\r\n"), writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-            log.debug("metrics: a client is hung up on: %s", error or type(error).__name__)
+            log.debug("metrics: a client is hung up on: %s", str(error) or type(error).__name__)
+            # Or it would be kept until it has read what it does not read.
+            writer.transport.abort()
         finally:
             self._nr_connections -= 1
             writer.close()
@@ -79,6 +82,8 @@ class Exporter:
             reply = response("200 OK", await self._text(), f"Content-Type: {CONTENT_TYPE_LATEST}")
         if words and words[0] == b"HEAD":
             reply = reply.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+        # All of it is to be gone in time.
+        writer.transport.set_write_buffer_limits(0)
         writer.write(reply)
         await writer.drain()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from lazypagesd.engine.restore import Restore
 from lazypagesd.service.manager.world import Caller, World, total_of
 from lazypagesd.service.metrics.families import Snapshot
@@ -29,6 +31,11 @@ class Looking:
             sum(len(restore.live) for restore in restores),
         )
 
+    async def text(self, caller: Caller | None = None) -> str:
+        """Return it as text for Prometheus."""
+        # Of a thousand restores it takes the library a second to write.
+        return await asyncio.to_thread(text_of, await self.snapshot(caller))
+
     async def get_metrics(self, caller: Caller, _parameters: Parameters) -> Reply:
         """GetMetrics()"""
-        return {"text": text_of(await self.snapshot(caller))}
+        return {"text": await self.text(caller)}
