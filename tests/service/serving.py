@@ -49,6 +49,9 @@ class Server:
                     },
                 )
             self._wait_ready(notified)
+        named = "--runtime-dir" in options
+        runtime_dir = Path(options[options.index("--runtime-dir") + 1]) if named else directory
+        self._wait_answering(runtime_dir / "admin.socket")
         # The socket that said so is closed a moment later; the listeners stay, asyncio's pair, and
         # what its status is told through.
         wait_until(
@@ -63,6 +66,14 @@ class Server:
             self.process.kill()
             self.process.wait()
             raise
+
+    def _wait_answering(self, path: Path) -> None:
+        # Which it does when it has brought in what it needs for that, and opens nothing more.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asker:
+            asker.settimeout(DEADLINE_S)
+            asker.connect(os.fspath(path))
+            asker.sendall(b'{"method": "org.varlink.service.GetInfo"}\0')
+            assert asker.recv(1), self.log
 
     @property
     def log(self) -> str:
