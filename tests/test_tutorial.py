@@ -45,6 +45,12 @@ def test_tutorial_can_be_followed(repository: Path, criu: Path, tmp_path: Path) 
     before, after = map(int, re.findall(r"^\d+$", done.stdout, flags=re.MULTILINE)[:2])
     assert before < after
     assert "restore 1 (criu)" in done.stdout
-    assert "waits for nothing of ours" in done.stdout
+    # On a busy machine it may be seen while it waits for its next page.
+    assert re.search(r"^session 1/\d+: serving$", done.stdout, flags=re.MULTILINE)
+    assert re.search(
+        r"^because: .*(waits for nothing of ours|are on their way|is being read)",
+        done.stdout,
+        flags=re.MULTILINE,
+    )
     assert "100 % of" in done.stderr
     assert "<h1>restore 1 (criu)</h1>" in (tmp_path / "report.html").read_text()
