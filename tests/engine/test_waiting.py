@@ -82,9 +82,14 @@ async def test_fault_without_memory_is_retried(refusal: Refusal, bed: Bed) -> No
     refusal.set_in()
     bed.attach(victim, image)
     victim.begin_reading(at(3), nr_threads=2, step_pages=1)
-    await bed.until(lambda: len(bed.session.waiting()) == 2, "faults that wait")
-    # The list is being worked at: each is there at some time.
-    found = {each.addr: each for each in bed.session.waiting()}
+    # The list is being worked at: each is there at some time, and not always with the other.
+    found: dict[int, Waiting] = {}
+
+    def look() -> bool:
+        found.update((each.addr, each) for each in bed.session.waiting())
+        return len(found) == 2
+
+    await bed.until(look, "faults that wait")
     assert {each.reason for each in found.values()} == {Reason.RETRY}
     assert all(each.tries > 0 for each in found.values())
     refusal.lift()
