@@ -121,10 +121,16 @@ static const struct lpd_message *at(const struct round *round, unsigned int i)
 
 /* ---- a fork among other events ---- */
 
-/* 1, 0, or an error when the process is at work and cannot be asked. */
-static int is_registered(int fd, uint64_t addr)
+/*
+ * 1, 0, or an error when the process is at work and cannot be asked.  The
+ * kernel finds nothing either while an operation that has just begun takes it
+ * away, so 0 is believed only if there is none afterwards.
+ */
+static int is_registered(int fd, uint64_t addr, uint64_t len)
 {
-	return lpd_uffd_registered(fd, addr, LPD_PAGE_SIZE);
+	int rc = lpd_uffd_registered(fd, addr, len);
+
+	return rc ? rc : lpd_uffd_probe(fd);
 }
 
 /*
@@ -136,18 +142,19 @@ static bool before_fork(const struct lpd_message *event, int child_fd)
 {
 	uint64_t start, end;
 
-	if (!frees(event, &start, &end) || is_registered(child_fd, start) != 0)
+	if (!frees(event, &start, &end) ||
+	    is_registered(child_fd, start, LPD_PAGE_SIZE) != 0)
 		return false;
 	return event->kind == LPD_MESSAGE_UNMAP ||
-	       is_registered(child_fd, event->remap.to) == 1;
+	       is_registered(child_fd, event->remap.to, LPD_PAGE_SIZE) == 1;
 }
 
 static bool after_fork(const struct lpd_message *event, int child_fd)
 {
 	/* Where something was unmapped, something else may have grown. */
 	return event->kind == LPD_MESSAGE_REMAP &&
-	       is_registered(child_fd, event->remap.from) == 1 &&
-	       is_registered(child_fd, event->remap.to) == 0;
+	       is_registered(child_fd, event->remap.from, LPD_PAGE_SIZE) == 1 &&
+	       is_registered(child_fd, event->remap.to, LPD_PAGE_SIZE) == 0;
 }
 
 static void place_fork(struct round *round, unsigned int i)
@@ -259,11 +266,11 @@ static int bears_on(const struct lpd_message *event, uint64_t addr)
  */
 static int is_settled(int fd, uint64_t addr)
 {
-	int rc = is_registered(fd, addr);
+	int rc = is_registered(fd, addr, LPD_PAGE_SIZE);
 
 	if (rc != 1)
 		return rc;
-	rc = lpd_uffd_registered(fd, addr - LPD_PAGE_SIZE, 2 * LPD_PAGE_SIZE);
+	rc = is_registered(fd, addr - LPD_PAGE_SIZE, 2 * LPD_PAGE_SIZE);
 	return rc < 0 ? rc : !rc;
 }
 
@@ -299,13 +306,12 @@ static int was_freed_before(const struct round *round, unsigned int i,
 	}
 	/* Not even then if the "echo" was another UNMAP. */
 	if (certain)
-		return is_registered(round->fd, addr);
+		return is_registered(round->fd, addr, LPD_PAGE_SIZE);
 	if (addr == move->remap.to)
 		return is_settled(round->fd, addr);
 	/* No echo tells when the call of MREMAP_DONTUNMAP has returned. */
 	return echo ? 0
-		    : lpd_uffd_registered(round->fd, move->remap.to,
-					  move->remap.len);
+		    : is_registered(round->fd, move->remap.to, move->remap.len);
 }
 
 /*
