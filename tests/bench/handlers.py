@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import struct
 import subprocess
@@ -116,6 +117,12 @@ def write_flat_list(images: Path) -> tuple[Path, Path]:
         os.close(directory)
 
 
+def children_cpu_ns() -> int:
+    """Return what processes that have been waited for have used of the processors."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return int((used.ru_utime + used.ru_stime) * 1e9)
+
+
 class Serving(Closing):
     """One run of a handler in a directory of its own, which is ready when this has been made."""
 
@@ -125,6 +132,7 @@ class Serving(Closing):
         status_fd, write_fd = os.pipe()
         pinned = ["taskset", "-c", handler.cpus] if handler.cpus else []
         command = [*pinned, *handler.command(programs, images, write_fd)]
+        self._cpu_of_others_ns = children_cpu_ns()
         start_ns = time.monotonic_ns()
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -167,7 +175,9 @@ class Serving(Closing):
         try:
             return time.clock_gettime_ns(~self.process.pid << 3 | 2)
         except OSError:
-            return 0  # it has ended
+            # It has ended, as the only one of ours since it was started.
+            self.process.wait(DEADLINE_S)
+            return children_cpu_ns() - self._cpu_of_others_ns
 
     def pss(self) -> int:
         """Return its share of memory, in bytes: its own, and its part of what others map, too."""
