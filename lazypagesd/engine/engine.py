@@ -49,7 +49,8 @@ class Engine:
         """
         self.backoff = backoff or Backoff()
         self.custody = custody or NoCustody()
-        self.workers = [Worker(i) for i in range(nr_workers or len(os.sched_getaffinity(0)))]
+        nr_cpus = len(os.sched_getaffinity(0))
+        self.workers = [Worker(i, nr_cpus - 1) for i in range(nr_workers or nr_cpus)]
         self.sessions: set[Session] = set()
         self._last_id = 0
         self._old_recorders: list[Recorder] = []

@@ -1,7 +1,9 @@
-"""A worker: a thread in C that serves sessions, and the threads that read cold pages for it."""
+"""A worker: a thread in C that serves sessions, with those that read cold pages for it, and those
+that help it to fill."""
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -37,20 +39,28 @@ class WorkerStatistics:
 class Worker:
     """Owns its threads and descriptors from start() to stop()."""
 
-    def __init__(self, number: int) -> None:
-        """Prepare the memory of worker *number*."""
+    def __init__(self, number: int, nr_helpers: int = 0) -> None:
+        """Prepare the memory of worker *number*, which *nr_helpers* others help to fill large
+        sessions when all is quiet."""
         self.number = number
         self.sessions: dict[CData, Session] = {}
         self._memory = {
             "staging": ffi.new("uint8_t[]", lib.LPD_STAGING_SIZE),
             "page": ffi.new("uint8_t[]", lib.LPD_PAGE_SIZE),
             "reads": ffi.new("uint8_t[]", lib.LPD_NR_READS * lib.LPD_READ_SIZE),
+            "pieces": ffi.new("uint8_t[]", lib.LPD_MAX_HELPERS * lib.LPD_PIECE_SIZE),
         }
         self.pointer: CData = ffi.new("struct lpd_worker *")
         self.pointer.staging = self._memory["staging"]
         self.pointer.page = self._memory["page"]
         for i in range(lib.LPD_NR_READS):
             self.pointer.reads[i].bytes = self._memory["reads"] + i * lib.LPD_READ_SIZE
+        self.pointer.nr_helpers = min(nr_helpers, lib.LPD_MAX_HELPERS)
+        self.pointer.helped_from_pages = lib.LPD_MAX_PIECE_PAGES
+        for i in range(self.pointer.nr_helpers):
+            helper = self.pointer.helpers[i]
+            helper.bytes = self._memory["pieces"] + i * lib.LPD_PIECE_SIZE
+            helper.worker = self.pointer
         self.recorder: Recorder | None = None
         self._threads: list[threading.Thread] = []
         self._nr_turns = -1
@@ -69,6 +79,11 @@ class Worker:
         self._spawn("worker", lib.lpd_worker_run)
         for _ in range(NR_READERS):
             self._spawn("reader", lib.lpd_reader_run)
+        for i in range(self.pointer.nr_helpers):
+            self._spawn("helper", functools.partial(self._help, i))
+
+    def _help(self, number: int, pointer: CData) -> int:
+        return lib.lpd_helper_run(pointer.helpers + number)
 
     def _spawn(self, what: str, run: Callable[[CData], int]) -> None:
         # Daemonic: a reader that waits for a dead network file system must not keep the process

@@ -7,7 +7,6 @@
 #define MIN_WINDOW_PAGES 16  /* 64 KiB */
 #define MAX_WINDOW_PAGES 256 /* 1 MiB */
 #define MIN_PIECE_PAGES  16
-#define MAX_PIECE_PAGES  256
 /* Of one step, however short the runs are. */
 #define MAX_RUNS 64
 
@@ -33,7 +32,7 @@ bool lpd_background_wanted(const struct lpd_session *session)
 		return false;
 	return session->nr_wishes ||
 	       (session->state->nr_missing && !session->stuck &&
-		!session->waits_for_read);
+		!session->waits_for_read && !session->waits_for_help);
 }
 
 void lpd_background_wish(struct lpd_session *session, uint64_t addr)
@@ -120,14 +119,18 @@ static enum lpd_outcome drain_piece(struct lpd_worker *worker,
 {
 	uint64_t piece = lpd_max(session->piece_pages, MIN_PIECE_PAGES);
 
-	session->piece_pages = lpd_min(2 * piece, MAX_PIECE_PAGES);
 	budget = lpd_min(budget, piece);
+	lpd_helpers_offer(worker, session);
 	for (unsigned int i = 0; i < MAX_RUNS && budget; i++) {
 		uint64_t before = session->state->nr_missing, run;
 		uint32_t nr_pages = lpd_state_next_missing(session->state,
 							   session->drain_addr,
 							   budget, &run);
 
+		if (!nr_pages && session->nr_jobs) {
+			session->waits_for_help = 1;
+			return LPD_MISSED;
+		}
 		if (!nr_pages) {
 			end_pass(session);
 			return LPD_FILLED;
@@ -153,6 +156,7 @@ static enum lpd_outcome drain_piece(struct lpd_worker *worker,
 		}
 		budget -= nr_pages;
 	}
+	session->piece_pages = lpd_min(2 * piece, LPD_MAX_PIECE_PAGES);
 	return LPD_FILLED;
 }
 

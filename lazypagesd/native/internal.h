@@ -132,6 +132,8 @@ struct lpd_protocol {
 	uint32_t message_size;
 	/* Are events read in the order in which they take place, each once? */
 	bool in_order;
+	/* May helpers fill through the descriptor, beside the worker? */
+	bool is_helped;
 	/*
 	 * Whole messages into buffer; how many, or -errno: -EAGAIN none, -ESRCH
 	 * none ever again.  *last_event is the number of the last event that
@@ -315,5 +317,22 @@ void lpd_worker_wake(struct lpd_worker *worker);
 
 /* Let up to n readers look for queued reads. */
 void lpd_reader_wake(struct lpd_worker *worker, uint64_t n);
+
+/* Offer pages that are missing to the worker's helpers, if all is quiet. */
+void lpd_helpers_offer(struct lpd_worker *worker, struct lpd_session *session);
+
+/*
+ * Let no helper fill anything of a session from now on, and count what they
+ * have filled; waits while one is filling, for a piece at most.
+ */
+void lpd_helpers_revoke(struct lpd_worker *worker, struct lpd_session *session);
+
+/* Count what helpers are done with, and let the sessions go on. */
+void lpd_helpers_collect(struct lpd_worker *worker);
+
+/* Open a helper's descriptor / close it / let it look at its jobs. */
+int lpd_helper_init(struct lpd_helper *helper);
+void lpd_helper_deinit(struct lpd_helper *helper);
+void lpd_helper_wake(struct lpd_helper *helper);
 
 #endif /* LAZYPAGESD_INTERNAL_H */

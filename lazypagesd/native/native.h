@@ -53,6 +53,10 @@ enum {
 	LPD_NR_READS = 16,     /* cold reads under way, a worker */
 	LPD_READ_SIZE = 65536, /* of one cold read */
 	LPD_STAGING_SIZE = 1 << 20,
+	LPD_MAX_HELPERS = 3,      /* of a worker */
+	LPD_NR_JOBS = 2,          /* of a helper: one is done, one waits */
+	LPD_PIECE_SIZE = 65536,   /* that a helper reads and fills at once */
+	LPD_MAX_PIECE_PAGES = 64, /* of drain, when all is quiet: 256 KiB */
 };
 
 /*
@@ -461,6 +465,7 @@ struct lpd_session {
 	uint32_t finished; /* drained or gone: told, and served no more */
 	uint32_t detaching;
 	uint32_t nr_reads; /* cold reads under way for it */
+	uint32_t nr_jobs;  /* of helpers, for it */
 	/* The worker's ring of sessions that have work. */
 	struct lpd_session *next_active;
 	struct lpd_session *prev_active;
@@ -484,6 +489,7 @@ struct lpd_session {
 	uint32_t window_filled;          /* of the last one */
 	uint32_t piece_pages;            /* of drain */
 	uint32_t waits_for_read;         /* drain met a cold page */
+	uint32_t waits_for_help;         /* helpers have all that is left */
 	uint64_t wishes[LPD_MAX_WISHES]; /* addresses that faulted */
 	uint64_t window_end;             /* of the last neighbourhood */
 	uint64_t drain_addr;             /* where drain goes on */
@@ -641,6 +647,45 @@ struct lpd_read {
 };
 
 /*
+ * Pages that a helper is to fill: see helper.c.  The worker fills in a slot and
+ * sets it OFFERED; the helper begins it (READING), claims each piece (FILLING)
+ * and lets go of it (READING), and sets it ENDED; the worker sets it FREE.  The
+ * worker may set it REVOKED in between, but not while it is FILLING.
+ */
+enum lpd_job_state {
+	LPD_JOB_FREE = 0,
+	LPD_JOB_OFFERED,
+	LPD_JOB_READING,
+	LPD_JOB_FILLING,
+	LPD_JOB_REVOKED,
+	LPD_JOB_ENDED,
+};
+
+struct lpd_job {
+	uint32_t state; /* atomic */
+	/* The worker's, before it is offered. */
+	int32_t fd;
+	int32_t source_fd;
+	uint32_t nr_pages;
+	uint64_t addr;
+	uint64_t offset; /* of the first page, in the source */
+	/* The helper's, while it is FILLING. */
+	uint32_t nr_filled;
+	/* The worker's own. */
+	uint32_t counted; /* what was filled is */
+	uint64_t first_bit;
+	struct lpd_session *session;
+};
+
+/* A thread that fills for a worker; bytes and worker are set as a worker's. */
+struct lpd_helper {
+	uint8_t *bytes; /* LPD_PIECE_SIZE */
+	struct lpd_worker *worker;
+	int32_t jobs_fd; /* eventfd: a job is offered, or stop has changed */
+	struct lpd_job jobs[LPD_NR_JOBS];
+};
+
+/*
  * The control plane allocates a worker zero-filled, with staging, page and
  * the bytes of each read, and frees it after all its threads have returned.
  */
@@ -649,6 +694,11 @@ struct lpd_worker {
 	uint8_t *staging;              /* LPD_STAGING_SIZE */
 	uint8_t *page;                 /* LPD_PAGE_SIZE */
 	struct lpd_recorder *recorder; /* NULL: nothing is recorded */
+	uint32_t nr_helpers;
+	/* Helpers help once a piece of drain has so many pages, which it has
+	 * when nobody has faulted for long enough. */
+	uint32_t helped_from_pages;
+	struct lpd_helper helpers[LPD_MAX_HELPERS];
 	struct lpd_read reads[LPD_NR_READS];
 
 	/* Made by lpd_worker_init(). */
@@ -689,7 +739,13 @@ int lpd_worker_run(struct lpd_worker *worker);
 /* Do the worker's cold reads until lpd_worker_stop(); any number of threads. */
 int lpd_reader_run(struct lpd_worker *worker);
 
-/* Let lpd_worker_run() and nr_readers times lpd_reader_run() return. */
+/* Do a helper's jobs until lpd_worker_stop(); in one thread. */
+int lpd_helper_run(struct lpd_helper *helper);
+
+/*
+ * Let lpd_worker_run(), nr_readers times lpd_reader_run(), and
+ * lpd_helper_run() of each helper return.
+ */
 void lpd_worker_stop(struct lpd_worker *worker, uint32_t nr_readers);
 
 /*

@@ -75,6 +75,7 @@ static void uffd_msg_disown(uint8_t *raw)
 
 static const struct lpd_protocol uffd_msg_protocol = {
 	.message_size = sizeof(struct uffd_msg),
+	.is_helped = true,
 	.read = uffd_msg_read,
 	.decode = uffd_msg_decode,
 	.disown = uffd_msg_disown,

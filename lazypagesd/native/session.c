@@ -62,6 +62,8 @@ static int read_messages(struct lpd_session *session)
 	unsigned int first = session->nr_messages;
 	unsigned int nr_max = nr_readable(session);
 
+	/* Of what an event says, helpers know nothing: see helper.c. */
+	lpd_helpers_revoke(session->worker, session);
 	if (!nr_max)
 		return 0;
 	int n = session->protocol->read(session->fd, message_at(session, first),

@@ -189,8 +189,8 @@ static void retry(struct lpd_worker *worker, struct lpd_session *session)
 }
 
 /*
- * The last that is done with a session, once no reader reads for it and every
- * child that it forked has been made.
+ * The last that is done with a session, once no reader or helper is at it and
+ * every child that it forked has been made.
  */
 static void detach(struct lpd_worker *worker, struct lpd_session *session)
 {
@@ -199,11 +199,12 @@ static void detach(struct lpd_worker *worker, struct lpd_session *session)
 	session->finished = 1;
 	session->detaching = 1;
 	deactivate(worker, session);
+	lpd_helpers_revoke(worker, session);
 	if (!lpd_session_conclude(session))
 		return;
 	lpd_reads_release(worker, session);
 	lpd_source_forget(worker, session);
-	if (session->nr_reads)
+	if (session->nr_reads || session->nr_jobs)
 		return;
 
 	uint64_t one = 1;
@@ -257,6 +258,7 @@ static void take_inbox(struct lpd_worker *worker)
 					 __ATOMIC_ACQUIRE));
 	}
 	lpd_reads_collect(worker);
+	lpd_helpers_collect(worker);
 }
 
 /* ---- the loop ---- */
@@ -383,17 +385,22 @@ void lpd_worker_stop(struct lpd_worker *worker, uint32_t nr_readers)
 	__atomic_store_n(&worker->stop, 1, __ATOMIC_RELEASE);
 	lpd_worker_wake(worker);
 	lpd_reader_wake(worker, nr_readers);
+	for (unsigned int i = 0; i < worker->nr_helpers; i++)
+		lpd_helper_wake(&worker->helpers[i]);
 }
 
 int lpd_worker_init(struct lpd_worker *worker)
 {
 	struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+	int helped = 0;
 
+	for (unsigned int i = 0; i < worker->nr_helpers; i++)
+		helped = lpd_helper_init(&worker->helpers[i]) ?: helped;
 	worker->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	worker->inbox_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	worker->reads_fd = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE);
 	worker->report_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (worker->epoll_fd < 0 || worker->inbox_fd < 0 ||
+	if (helped < 0 || worker->epoll_fd < 0 || worker->inbox_fd < 0 ||
 	    worker->reads_fd < 0 || worker->report_fd < 0 ||
 	    epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, worker->inbox_fd,
 		      &event) < 0) {
@@ -415,4 +422,6 @@ void lpd_worker_deinit(struct lpd_worker *worker)
 			close(*fds[i]);
 		*fds[i] = -1;
 	}
+	for (unsigned int i = 0; i < worker->nr_helpers; i++)
+		lpd_helper_deinit(&worker->helpers[i]);
 }
