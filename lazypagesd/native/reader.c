@@ -1,11 +1,16 @@
 /*
  * reader.c: threads that wait for the disk, so that no worker has to.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "internal.h"
+
+/* Of readers, where their worker needs the processor as well. */
+#define NICE 10
 
 void lpd_reader_wake(struct lpd_worker *worker, uint64_t n)
 {
@@ -52,6 +57,8 @@ static int64_t read_fully(const struct lpd_read *read)
 
 int lpd_reader_run(struct lpd_worker *worker)
 {
+	/* What has come can wait until others, who have theirs, are served. */
+	(void)setpriority(PRIO_PROCESS, gettid(), NICE);
 	while (!__atomic_load_n(&worker->stop, __ATOMIC_ACQUIRE)) {
 		uint64_t one;
 		ssize_t n = read(worker->reads_fd, &one, sizeof(one));

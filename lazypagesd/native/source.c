@@ -82,7 +82,7 @@ static int64_t read_fetched(struct lpd_worker *worker,
 /* Hand a read to the readers: -EINPROGRESS, or -EAGAIN if no slot is free. */
 static int64_t read_later(struct lpd_worker *worker,
 			  struct lpd_session *session, uint32_t source,
-			  uint64_t offset)
+			  uint64_t offset, uint64_t len)
 {
 	for (unsigned int i = 0; i < LPD_NR_READS; i++) {
 		struct lpd_read *read = &worker->reads[i];
@@ -94,10 +94,9 @@ static int64_t read_later(struct lpd_worker *worker,
 		read->source = source;
 		read->offset = offset;
 		read->fd = session->sources[source].fd;
-		read->len = lpd_min(LPD_READ_SIZE,
-				    lpd_max(LPD_PAGE_SIZE,
-					    session->sources[source].size -
-						    offset));
+		read->len = lpd_min(len, lpd_max(LPD_PAGE_SIZE,
+						 session->sources[source].size -
+							 offset));
 		read->offered = 0;
 		session->nr_reads++;
 		worker->nr_reads++;
@@ -142,8 +141,11 @@ int64_t lpd_source_read(struct lpd_worker *worker, struct lpd_session *session,
 		worker->staged_session = NULL;
 	n = read_now(&session->sources[source], offset,
 		     lpd_min(len, LPD_STAGING_SIZE), bytes);
+	/* What somebody waits for is read alone, and is there all the sooner.
+	 */
 	if (n == -EINPROGRESS)
-		return read_later(worker, session, source, offset);
+		return read_later(worker, session, source, offset,
+				  lone ? LPD_PAGE_SIZE : LPD_READ_SIZE);
 	if (n < 0)
 		return n;
 	if (!lone) {
