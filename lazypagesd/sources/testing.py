@@ -168,9 +168,9 @@ class Delayed(TestingSource):
                 try:
                     self._take(os.read(self._fuse, FUSE_BUFFER))
                 except OSError as error:
-                    if error.errno != errno.ENODEV:
+                    if error.errno not in (errno.ENODEV, errno.ECONNABORTED):
                         raise
-                    return  # the file has been closed, and nobody reads it
+                    return  # the file has been closed, and nobody reads it any more
             while self._held and self._released.is_set():
                 self._answer(self._held.pop())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.service.conftest import NR_PAGES, Stage
-from tests.service.daemon import NO_GRACE, OFTEN
+from tests.service.daemon import NO_GRACE, OFTEN, wait_until
 
 pytestmark = pytest.mark.uffd
 
@@ -204,7 +204,10 @@ def test_no_descriptor_left_for_a_process_fails_its_restore(stage: Stage) -> Non
     daemon = stage.daemon()
     served = stage.half_done()
     assert served.read(7, 0) == "right"
+    before = daemon.nr_fds()
     further = stage.restorer("connect", "pid 7")
+    # Its connection, and what a next daemon will know of it.
+    wait_until(lambda: daemon.nr_fds() == before + 2, lambda: "it does not begin")
     _, hard = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
     limit = daemon.nr_fds() + 1
     resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (limit, hard))
