@@ -25,6 +25,7 @@ PAGE_SIZE = 4096
 MEMORY_ADDR = 0x100000000000  # as in victim.h
 _SOURCES = Path(__file__).parent
 _DEADLINE_S = 30.0
+_MAX_PATH = 107  # man 7 unix: sun_path, and a zero byte
 _INTERVAL_S = 0.001
 
 
@@ -141,6 +142,11 @@ def build(directory: Path) -> list[str]:
 def start(program: list[str], directory: Path, nr_pages: int) -> Victim:
     """Start a victim with *nr_pages* of memory, and return when it answers."""
     path = directory / "victim.socket"
+    if (length := len(os.fsencode(path))) > _MAX_PATH:
+        raise Trouble(
+            f"{path}: too long for a socket ({length} bytes, {_MAX_PATH} at most):"
+            " let TMPDIR be a directory of a shorter name"
+        )
     process = spawn(program, directory, path, nr_pages)
     victim = Victim(program, directory, process.pid, path, nr_pages)
     wait_until_it_listens(process, path)

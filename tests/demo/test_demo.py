@@ -6,6 +6,8 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,13 @@ import pytest
 MIB = 16
 NR_PAGES = MIB * 256
 STEPS = ["Start", "Checkpoint", "Gone", "Daemon", "Restore", "First answer", "Filling", "Done"]
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Return a directory in whose directories there may be a socket, however tests are run."""
+    with tempfile.TemporaryDirectory(prefix="lpd-", dir="/tmp") as name:
+        yield Path(name)
 
 
 def _run_demo(
@@ -66,3 +75,13 @@ def test_demo_fails_without_its_daemon(tmp_path: Path) -> None:
     assert run.returncode == 1
     assert "the daemon did not start" in run.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_demo_wants_a_directory_of_a_short_name(tmp_path: Path) -> None:
+    """Where no socket can be named, that is said at once, with what to do, and nothing runs."""
+    (deep := tmp_path / ("d" * 100)).mkdir()
+    run = _run_demo(["false"], deep, "--builtin")
+    assert run.returncode == 1
+    assert "too long for a socket" in run.stdout
+    assert "TMPDIR" in run.stdout
+    assert not list(deep.iterdir())
