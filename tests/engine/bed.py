@@ -66,6 +66,11 @@ class Bed:
             for session in self.roots:
                 assert accounted(session.counters) == session.counters.nr_pages
 
+    def new_userfaultfds(self) -> list[str]:
+        """Return the userfaultfds that are open, and were not when the test began."""
+        now = {fd for fd, what in descriptors().items() if what == "anon_inode:[userfaultfd]"}
+        return sorted(now - self._fds_before.keys())
+
     # ---- before it is served ----
 
     def image(self, *runs: tuple[int, int]) -> Image:

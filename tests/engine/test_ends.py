@@ -12,7 +12,7 @@ from lazypagesd.engine import engine as engine_module
 from lazypagesd.engine.session import End
 from lazypagesd.images.mm import PAGE_SIZE
 from lazypagesd.sources.testing import Delayed
-from tests.engine.bed import Bed, at, check, check_zero, descriptors
+from tests.engine.bed import Bed, at, check, check_zero
 from tests.support.image import wrong_pages
 from tests.support.victim import Victim
 
@@ -179,7 +179,7 @@ async def test_engine_that_stops_lets_go_of_waiting_threads(bed: Bed) -> None:
     await bed.engine.stop()
     assert bed.session.final is not None
     assert bed.session.end in (End.ABANDONED, End.DRAINED)
-    assert "anon_inode:[userfaultfd]" not in descriptors().values()
+    assert bed.new_userfaultfds() == []
     assert len(await victim.end_reading()) == 16384 * 4096
     # For the bed to stop.
     bed.engine.start()
@@ -192,7 +192,7 @@ async def test_engine_stops_while_processes_fork(bed: Bed) -> None:
     await bed.until(lambda: len(bed.restore.sessions) > 2, "a child")
     await bed.engine.stop()
     assert bed.engine.sessions == set()
-    assert "anon_inode:[userfaultfd]" not in descriptors().values()
+    assert bed.new_userfaultfds() == []
     bed.engine.start()
 
 
