@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from tests.bench.scenes import Sample
+from tests.bench.scenes import UNFINISHED, Sample
 
 OURS = "ours"
 
@@ -121,7 +121,18 @@ def race(ours: Measure, *rivals: Rival, name: str = OURS) -> Outcome:
         for rival in rivals
         for reach in rival.reaches
     ]
-    return Outcome(tuple(results), samples=samples)
+    return Outcome(tuple(results), samples=samples, notes=tuple(notes_on(samples)))
+
+
+def notes_on(samples: dict[str, list[Sample]]) -> Iterator[str]:
+    """Yield what has to be said of those who did not finish."""
+    for name, taken in samples.items():
+        lost = [sample for sample in taken if UNFINISHED in sample]
+        if lost:
+            yield (
+                f"{name} had not finished after {lost[0]['total_ns'] / 1e9:g} s in {len(lost)} of"
+                f" {len(taken)} turns, and counts as if it had then."
+            )
 
 
 def figures(name: str, samples: Sequence[Sample]) -> tuple[float, ...]:

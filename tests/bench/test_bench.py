@@ -15,10 +15,12 @@ from tests.bench.bench import Bench
 from tests.bench.case import Case
 from tests.bench.cases import CASES
 from tests.bench.charts import draw_all
-from tests.bench.handlers import BenchError
+from tests.bench.handlers import BenchError, Criu
+from tests.bench.layout import Layout
 from tests.bench.machine import Machine
 from tests.bench.race import Curve, Outcome, Reach, Result, Rival, race
 from tests.bench.report import BEGIN, END, HEADS, Measured, Report, write_between
+from tests.bench.scenes import UNFINISHED, Touching, unfinished
 
 MARKS = [pytest.mark.criu, pytest.mark.root]
 
@@ -67,6 +69,24 @@ def test_ratio_is_the_median_of_turns() -> None:
     assert ran == ["ours", "quick", "ours", "quick", "ours"]
     assert (quick.ratio, quick.spread, quick.met) == (2.5, (2.0, 3.0), True)
     assert (slow.ratio, slow.met) == (0.5, None)
+
+
+def test_rival_that_does_not_finish_is_told_of() -> None:
+    """Who is given up on counts with the time that was waited, and a note says so."""
+    lost = unfinished(Criu(patience_s=3.0))
+    outcome = race(lambda: {"total_ns": 1e9}, Rival("criu", lambda: lost, (Reach("total_ns"),), 2))
+    assert outcome.results[0].others == (3e9, 3e9)
+    assert outcome.notes == (
+        "criu had not finished after 3 s in 2 of 2 turns, and counts as if it had then.",
+    )
+
+
+@pytest.mark.criu
+@pytest.mark.root
+def test_restore_that_takes_too_long_is_given_up(bench: Bench) -> None:
+    """Nobody waits for a handler for longer than it may take."""
+    sample = bench.dumped(Layout(256)).touch(Criu(patience_s=0.0), Touching("random"))
+    assert sample[UNFINISHED]
 
 
 def test_figure_that_is_missing_is_no_ratio() -> None:

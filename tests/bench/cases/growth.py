@@ -52,7 +52,7 @@ def growth(bench: Bench) -> Outcome:
     regions = bench.pick((1, 32, 1024, 8192, 32768), (1, 16))
     sessions = bench.pick((1, 10, 100, 1000), (10,))
     session_pages = bench.pick(16_000, 160)
-    mib = bench.pick((64, 128, 256, 512, 1024), (1,))
+    mib = bench.pick((64, 128, 256, 512), (1,))
     return (
         grow(
             bench,

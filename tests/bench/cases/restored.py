@@ -53,14 +53,15 @@ def dense(bench: Bench, mib: int = 1024) -> Layout:
 
 
 def fragmented(bench: Bench) -> Outcome:
-    """Every other page is present; criu takes a minute."""
+    """Every other page is present; criu takes a minute, or two."""
     layout = Layout(bench.pick(GIB_PAGES // 2, 256), run=1)
     return restored(bench, layout, RANDOM, criu=1 / 100, nr_criu_pairs=3)
 
 
 def dense_2threads(bench: Bench) -> Outcome:
     """Two threads touch one process's memory."""
-    return restored(bench, dense(bench), Touching("random", nr_threads=2), criu=1 / 10)
+    touching = Touching("random", nr_threads=2)
+    return restored(bench, dense(bench), touching, criu=1 / 10, nr_criu_pairs=3)
 
 
 def dense_random(bench: Bench) -> Outcome:
