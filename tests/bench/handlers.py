@@ -42,10 +42,6 @@ class Handler(Protocol):
     def cpus(self) -> str:
         """The processors that it may run on, as taskset has them; empty: all."""
 
-    @property
-    def patience_s(self) -> float:
-        """How long it may take for a restore that is looked at until it counts as unfinished."""
-
     def command(self, programs: Programs, images: Path, status_fd: int) -> list[str | Path]:
         """Return the command that serves *images*, and writes a byte to *status_fd*."""
 
@@ -56,7 +52,6 @@ class Ours:
 
     options: tuple[str, ...] = ()
     cpus: str = ""
-    patience_s: float = DEADLINE_S
 
     def command(self, programs: Programs, images: Path, status_fd: int) -> list[str | Path]:
         """Return the command."""
@@ -69,7 +64,6 @@ class Criu:
     """``criu lazy-pages`` of the CRIU that restores."""
 
     cpus: str = ""
-    patience_s: float = 45.0
 
     def command(self, programs: Programs, images: Path, status_fd: int) -> list[str | Path]:
         """Return the command."""
@@ -85,7 +79,6 @@ class Bare:
     drain: bool = False
     poll: bool = False
     cpus: str = ""
-    patience_s: float = DEADLINE_S
 
     def command(self, programs: Programs, images: Path, status_fd: int) -> list[str | Path]:
         """Return the command."""

@@ -87,9 +87,9 @@ def figures_of(serving: Serving) -> dict[str, float]:
     return {"ready_ns": serving.ready_ns, "cpu_ns": serving.cpu_ns}
 
 
-def unfinished(handler: Handler) -> Sample:
+def unfinished(patience_s: float) -> Sample:
     """Return the sample of a restore that nobody has waited for any longer."""
-    return {"total_ns": handler.patience_s * 1e9, UNFINISHED: 1.0, "nr_wrong": 0, "nr_touches": 0}
+    return {"total_ns": patience_s * 1e9, UNFINISHED: 1.0, "nr_wrong": 0, "nr_touches": 0}
 
 
 class HandedOver:
@@ -163,8 +163,13 @@ class Dumped:
         self._bed.dump()
         os.sync()
 
-    def touch(self, handler: Handler, touching: Touching) -> Sample:
-        """Restore it; it begins with its first instruction."""
+    def touch(
+        self, handler: Handler, touching: Touching, *, patience_s: float | None = None
+    ) -> Sample:
+        """Restore it; it begins with its first instruction.
+
+        Who has not finished after *patience_s* is a sample as well; without, that is a failure.
+        """
         result = self._bed.out / "result"
         result.unlink(missing_ok=True)
         (self._bed.out / "go").write_text(" ".join(touching.words(self._layout)))
@@ -178,8 +183,12 @@ class Dumped:
                 stderr=subprocess.DEVNULL,
             )
             try:
-                if not wait_for(result, restored, work, handler.patience_s):
-                    return unfinished(handler)
+                if not wait_for(
+                    result, restored, work, DEADLINE_S if patience_s is None else patience_s
+                ):
+                    if patience_s is None:
+                        raise BenchError(f"{serving.command}: the process waits for ever")
+                    return unfinished(patience_s)
                 sample = checked(result.read_text(), self._layout, touching)
                 sample |= figures_of(serving)
             finally:

@@ -15,7 +15,7 @@ from tests.bench.bench import Bench
 from tests.bench.case import Case
 from tests.bench.cases import CASES
 from tests.bench.charts import draw_all
-from tests.bench.handlers import BenchError, Criu
+from tests.bench.handlers import CRIU, BenchError
 from tests.bench.layout import Layout
 from tests.bench.machine import Machine
 from tests.bench.race import Curve, Outcome, Reach, Result, Rival, race
@@ -73,7 +73,7 @@ def test_ratio_is_the_median_of_turns() -> None:
 
 def test_rival_that_does_not_finish_is_told_of() -> None:
     """Who is given up on counts with the time that was waited, and a note says so."""
-    lost = unfinished(Criu(patience_s=3.0))
+    lost = unfinished(3.0)
     outcome = race(lambda: {"total_ns": 1e9}, Rival("criu", lambda: lost, (Reach("total_ns"),), 2))
     assert outcome.results[0].others == (3e9, 3e9)
     assert outcome.notes == (
@@ -85,7 +85,7 @@ def test_rival_that_does_not_finish_is_told_of() -> None:
 @pytest.mark.root
 def test_restore_that_takes_too_long_is_given_up(bench: Bench) -> None:
     """Nobody waits for a handler for longer than it may take."""
-    sample = bench.dumped(Layout(256)).touch(Criu(patience_s=0.0), Touching("random"))
+    sample = bench.dumped(Layout(256)).touch(CRIU, Touching("random"), patience_s=0.0)
     assert sample[UNFINISHED]
 
 

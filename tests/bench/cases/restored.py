@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.bench.bench import Bench
 from tests.bench.case import Case
-from tests.bench.handlers import BARE_FILLING, CRIU, OURS, Criu
+from tests.bench.handlers import BARE_FILLING, CRIU, OURS
 from tests.bench.layout import GIB_PAGES, MIB_PAGES, Layout
 from tests.bench.race import OURS as OURS_NAME
 from tests.bench.race import Outcome, Reach, Rival, race
@@ -14,6 +14,8 @@ SMALL_PAGES = 2 * MIB_PAGES
 RANDOM = Touching("random")
 SEQUENTIAL = Touching("sequential")
 WITHIN_BARE = 1.2
+# With criu, whose turns may take minutes.
+PATIENCE_S = 45.0
 
 
 def restored(
@@ -25,7 +27,7 @@ def restored(
     bare: float | None = WITHIN_BARE,
     nr_pairs: int = 5,
     nr_criu_pairs: int = 5,
-    patience_s: float = CRIU.patience_s,
+    patience_s: float = PATIENCE_S,
     name: str = OURS_NAME,
 ) -> Outcome:
     """Restore a process with ours, with criu and with the bare loop, and touch all of it."""
@@ -34,7 +36,7 @@ def restored(
         lambda: scene.touch(OURS, touching),
         Rival(
             "criu",
-            lambda: scene.touch(Criu(patience_s=patience_s), touching),
+            lambda: scene.touch(CRIU, touching, patience_s=patience_s),
             (Reach("total_ns", criu),),
             bench.pairs(nr_criu_pairs),
         ),
