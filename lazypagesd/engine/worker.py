@@ -58,9 +58,7 @@ class Worker:
         self.pointer.nr_helpers = min(nr_helpers, lib.LPD_MAX_HELPERS)
         self.pointer.helped_from_pages = lib.LPD_MAX_PIECE_PAGES
         for i in range(self.pointer.nr_helpers):
-            helper = self.pointer.helpers[i]
-            helper.bytes = self._memory["pieces"] + i * lib.LPD_PIECE_SIZE
-            helper.worker = self.pointer
+            self.pointer.helpers[i].bytes = self._memory["pieces"] + i * lib.LPD_PIECE_SIZE
         self.recorder: Recorder | None = None
         self._threads: list[threading.Thread] = []
         self._nr_turns = -1
@@ -83,7 +81,7 @@ class Worker:
             self._spawn("helper", functools.partial(self._help, i))
 
     def _help(self, number: int, pointer: CData) -> int:
-        return lib.lpd_helper_run(pointer.helpers + number)
+        return lib.lpd_helper_run(pointer, number)
 
     def _spawn(self, what: str, run: Callable[[CData], int]) -> None:
         # Daemonic: a reader that waits for a dead network file system must not keep the process

@@ -67,9 +67,9 @@ static bool fill_piece(struct lpd_job *job, uint8_t *bytes)
 	return filled == (int64_t)len && job->nr_filled < job->nr_pages;
 }
 
-int lpd_helper_run(struct lpd_helper *helper)
+int lpd_helper_run(struct lpd_worker *worker, uint32_t number)
 {
-	struct lpd_worker *worker = helper->worker;
+	struct lpd_helper *helper = &worker->helpers[number];
 
 	while (!__atomic_load_n(&worker->stop, __ATOMIC_ACQUIRE)) {
 		uint64_t count;

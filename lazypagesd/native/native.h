@@ -677,10 +677,9 @@ struct lpd_job {
 	struct lpd_session *session;
 };
 
-/* A thread that fills for a worker; bytes and worker are set as a worker's. */
+/* A thread that fills for a worker; bytes are set as a worker's. */
 struct lpd_helper {
-	uint8_t *bytes; /* LPD_PIECE_SIZE */
-	struct lpd_worker *worker;
+	uint8_t *bytes;  /* LPD_PIECE_SIZE */
 	int32_t jobs_fd; /* eventfd: a job is offered, or stop has changed */
 	struct lpd_job jobs[LPD_NR_JOBS];
 };
@@ -739,8 +738,8 @@ int lpd_worker_run(struct lpd_worker *worker);
 /* Do the worker's cold reads until lpd_worker_stop(); any number of threads. */
 int lpd_reader_run(struct lpd_worker *worker);
 
-/* Do a helper's jobs until lpd_worker_stop(); in one thread. */
-int lpd_helper_run(struct lpd_helper *helper);
+/* Do the jobs of one of its helpers until lpd_worker_stop(); in one thread. */
+int lpd_helper_run(struct lpd_worker *worker, uint32_t number);
 
 /*
  * Let lpd_worker_run(), nr_readers times lpd_reader_run(), and
