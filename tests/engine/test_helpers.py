@@ -12,8 +12,9 @@ from lazypagesd.images.mm import PAGE_SIZE
 from lazypagesd.native import lib
 from lazypagesd.sources.testing import Delayed
 from tests.engine.bed import Bed, at, check, check_zero
+from tests.engine.test_hammer import HAMMERS
 from tests.support.image import wrong_pages
-from tests.support.victim import DEADLINE_S, HAMMER_DONTNEED, HAMMER_MPROTECT, HAMMER_MREMAP
+from tests.support.victim import DEADLINE_S
 
 pytestmark = pytest.mark.uffd
 
@@ -83,14 +84,7 @@ async def test_what_a_helper_reads_is_not_filled_once_it_was_dropped(bed: Bed) -
         assert session.counters.pages_drain == 512 - 256 - 16
 
 
-@pytest.mark.parametrize(
-    "hammer",
-    [
-        pytest.param(HAMMER_DONTNEED, id="dontneed"),
-        pytest.param(HAMMER_MREMAP, id="mremap"),
-        pytest.param(HAMMER_MPROTECT, id="mprotect"),
-    ],
-)
+@HAMMERS
 async def test_helpers_under_the_hammer(bed: Bed, hammer: int) -> None:
     """The drain gets done with helpers, beside threads that fault, while mappings change all the
     time."""
