@@ -133,6 +133,8 @@ def test_container_is_restored_by_the_service(container: Container) -> None:
         restore(container, images, work)
         server.wait_for_log("restore 1 (criu): ended")
         server.wait_for_fds(before)
+        # Its figures are the last that is said of it, in lines of their own.
+        server.wait_for_log("faults served")
     finally:
         server.close()
     assert nr_faults(server.log) > 0
