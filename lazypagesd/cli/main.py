@@ -46,7 +46,8 @@ def main(words: Sequence[str] | None = None) -> int:
             return run_can_take_over(words[1:])
         return run_lazy_pages(read_options(words, os.environ))
     except (LazyPagesError, OSError) as error:
-        log.error("%s", describe(error))
+        # Of an error that says nothing of what it is about, where it was is all there is to go by.
+        log.error("%s", describe(error), exc_info=is_bare(error))
         return 1
 
 
@@ -96,6 +97,13 @@ def collect_from_now_on() -> None:
     """Look for garbage among what is made from now on, but not among what is there."""
     gc.freeze()
     gc.enable()
+
+
+def is_bare(error: Exception) -> bool:
+    """Whether *error* says what the kernel says of its number, and no more."""
+    if not isinstance(error, OSError) or error.errno is None or error.filename is not None:
+        return False
+    return error.strerror == os.strerror(error.errno)
 
 
 def describe(error: Exception) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 import pytest
 
@@ -132,6 +135,29 @@ def test_module_is_the_command() -> None:
     command = [sys.executable, "-m", "lazypagesd", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == f"lazypagesd {lazypagesd.__version__}\n"
+
+
+def test_error_about_nothing_tells_where_it_was(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An error of the kernel's without a file comes with its traceback; one with a file does not,
+    and nor does one that says itself what is wrong."""
+
+    def fails(error: OSError) -> str:
+        def read_options(words: object, environ: object) -> NoReturn:
+            raise error
+
+        monkeypatch.setattr("lazypagesd.cli.main.read_options", read_options)
+        assert main(["lazy-pages"]) == 1
+        return capfd.readouterr().err
+
+    traced = fails(OSError(errno.ENOENT, os.strerror(errno.ENOENT)))
+    assert traced.startswith("Error: No such file or directory\nTraceback")
+    assert "in read_options" in traced
+    named = OSError(errno.ENOENT, os.strerror(errno.ENOENT), "images")
+    assert fails(named) == "Error: images: No such file or directory\n"
+    said = OSError(errno.EMFILE, "worker 0: Too many open files")
+    assert fails(said) == "Error: worker 0: Too many open files\n"
 
 
 OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][a-z-]*")
