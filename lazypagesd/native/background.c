@@ -75,23 +75,22 @@ static enum lpd_outcome fill_neighbourhood(struct lpd_worker *worker,
 	session->window_end = end;
 	session->window_filled = 0;
 	for (unsigned int i = 0; i < MAX_RUNS && start < end; i++) {
-		uint64_t run;
-		uint32_t nr_pages =
-			lpd_state_next_missing(session->state, start,
-					       (end - start) / LPD_PAGE_SIZE,
-					       &run);
+		struct lpd_region run;
 
-		if (!nr_pages || run >= end)
+		if (!lpd_state_next_missing(session->state, start,
+					    (end - start) / LPD_PAGE_SIZE,
+					    &run) ||
+		    run.start >= end)
 			break;
-		nr_pages = lpd_min(nr_pages, (end - run) / LPD_PAGE_SIZE);
+		run.nr_pages = lpd_min(run.nr_pages,
+				       (end - run.start) / LPD_PAGE_SIZE);
 		enum lpd_outcome outcome =
-			lpd_fill_run(worker, session, run, nr_pages,
-				     LPD_STEP_NEIGHBOUR);
+			lpd_fill_run(worker, session, &run, LPD_STEP_NEIGHBOUR);
 		session->window_filled = *filled - before;
 		/* It was but a wish; the drain will come by. */
 		if (outcome != LPD_FILLED)
 			return outcome == LPD_HELD ? LPD_FILLED : outcome;
-		start = run + (uint64_t)nr_pages * LPD_PAGE_SIZE;
+		start = lpd_region_end(&run);
 	}
 	return LPD_FILLED;
 }
@@ -105,12 +104,12 @@ static void end_pass(struct lpd_session *session)
 }
 
 /* Leave the page at which a run was held behind: the next is another. */
-static void skip_held(struct lpd_session *session, uint64_t run)
+static void skip_held(struct lpd_session *session, uint64_t addr)
 {
-	uint64_t addr;
+	struct lpd_region held;
 
-	if (lpd_state_next_missing(session->state, run, 1, &addr))
-		session->drain_addr = addr + LPD_PAGE_SIZE;
+	if (lpd_state_next_missing(session->state, addr, 1, &held))
+		session->drain_addr = lpd_region_end(&held);
 }
 
 static enum lpd_outcome drain_piece(struct lpd_worker *worker,
@@ -122,31 +121,28 @@ static enum lpd_outcome drain_piece(struct lpd_worker *worker,
 	budget = lpd_min(budget, piece);
 	lpd_helpers_offer(worker, session);
 	for (unsigned int i = 0; i < MAX_RUNS && budget; i++) {
-		uint64_t before = session->state->nr_missing, run;
-		uint32_t nr_pages = lpd_state_next_missing(session->state,
-							   session->drain_addr,
-							   budget, &run);
+		uint64_t before = session->state->nr_missing;
+		struct lpd_region run;
 
-		if (!nr_pages && session->nr_jobs) {
+		if (!lpd_state_next_missing(session->state, session->drain_addr,
+					    budget, &run)) {
+			if (!session->nr_jobs) {
+				end_pass(session);
+				return LPD_FILLED;
+			}
 			session->waits_for_help = 1;
 			return LPD_MISSED;
 		}
-		if (!nr_pages) {
-			end_pass(session);
-			return LPD_FILLED;
-		}
 		enum lpd_outcome outcome =
-			lpd_fill_run(worker, session, run, nr_pages,
-				     LPD_STEP_DRAIN);
+			lpd_fill_run(worker, session, &run, LPD_STEP_DRAIN);
 		if (session->state->nr_missing < before)
 			session->pass_progressed = 1;
 		switch (outcome) {
 		case LPD_FILLED:
-			session->drain_addr =
-				run + (uint64_t)nr_pages * LPD_PAGE_SIZE;
+			session->drain_addr = lpd_region_end(&run);
 			break;
 		case LPD_HELD:
-			skip_held(session, run);
+			skip_held(session, run.start);
 			break;
 		case LPD_MISSED:
 			session->waits_for_read = 1;
@@ -154,7 +150,7 @@ static enum lpd_outcome drain_piece(struct lpd_worker *worker,
 		default:
 			return outcome;
 		}
-		budget -= nr_pages;
+		budget -= run.nr_pages;
 	}
 	session->piece_pages = lpd_min(2 * piece, LPD_MAX_PIECE_PAGES);
 	return LPD_FILLED;

@@ -144,31 +144,25 @@ static enum lpd_outcome filled(struct lpd_session *session, uint64_t bit,
 	return LPD_FILLED;
 }
 
-/* The page of a fault, and up to max_pages from there that are missing. */
+/* The page of a fault, which run begins with, and nr_pages of it in all. */
 static enum lpd_outcome fill_image(struct lpd_worker *worker,
 				   struct lpd_session *session,
-				   const struct lpd_region *region,
-				   struct lpd_pending *fault,
-				   uint32_t max_pages)
+				   const struct lpd_region *run,
+				   uint32_t nr_pages, struct lpd_pending *fault)
 {
-	uint64_t skipped = fault->addr - region->start;
-	uint64_t bit = region->first_bit + skipped / LPD_PAGE_SIZE;
 	struct lpd_trouble trouble = {
 		.addr = fault->addr,
-		.source = region->source,
-		.offset = region->offset + skipped,
+		.source = run->source,
+		.offset = run->offset,
 		.waiting = 1,
 	};
 	const uint8_t *bytes;
-	uint64_t addr, len = LPD_PAGE_SIZE;
+	uint64_t len = (uint64_t)nr_pages * LPD_PAGE_SIZE;
 
-	if (max_pages > 1)
-		len *= lpd_state_next_missing(session->state, fault->addr,
-					      max_pages, &addr);
-	fault->source = trouble.source;
-	fault->offset = trouble.offset;
-	int64_t rc = lpd_source_read(worker, session, trouble.source,
-				     trouble.offset, len, &bytes);
+	fault->source = run->source;
+	fault->offset = run->offset;
+	int64_t rc = lpd_source_read(worker, session, run->source, run->offset,
+				     len, &bytes);
 	if (rc == -EINPROGRESS || rc == -EAGAIN)
 		fault->kind = LPD_FAULT_COLD;
 	if (rc < 0)
@@ -176,15 +170,15 @@ static enum lpd_outcome fill_image(struct lpd_worker *worker,
 	len = lpd_min(rc, len);
 	rc = copy(session, fault->addr, bytes, len);
 	if (rc > 0)
-		return filled(session, bit, fault, rc);
+		return filled(session, run->first_bit, fault, rc);
 	switch (-rc) {
 	case EEXIST:
-		lpd_bits_set(session->state, bit, 1);
+		lpd_bits_set(session->state, run->first_bit, 1);
 		LPD_COUNT(session->state->counters.pages_present, 1);
 		return wake(session, fault);
 	case ENOENT:
 		if (len > LPD_PAGE_SIZE)
-			return fill_image(worker, session, region, fault, 1);
+			return fill_image(worker, session, run, 1, fault);
 		/* It faults again, if it is still there to be faulted at. */
 		return wake(session, fault);
 	default:
@@ -197,15 +191,12 @@ static enum lpd_outcome fill_fault(struct lpd_worker *worker,
 				   struct lpd_pending *fault,
 				   uint32_t max_pages)
 {
-	const struct lpd_region *region =
-		lpd_state_find(session->state, fault->addr);
+	struct lpd_region run;
 
-	if (region &&
-	    !lpd_state_test(session->state,
-			    region->first_bit + (fault->addr - region->start) /
-							LPD_PAGE_SIZE)) {
+	if (lpd_state_missing_at(session->state, fault->addr, max_pages,
+				 &run)) {
 		fault->of_image = 1;
-		return fill_image(worker, session, region, fault, max_pages);
+		return fill_image(worker, session, &run, run.nr_pages, fault);
 	}
 	/* Filled in the meantime, as a rule, so that a WAKE is enough. */
 	return fault->of_image ? wake(session, fault)
@@ -287,34 +278,32 @@ static enum lpd_outcome copy_run(struct lpd_session *session, uint64_t addr,
 }
 
 enum lpd_outcome lpd_fill_run(struct lpd_worker *worker,
-			      struct lpd_session *session, uint64_t addr,
-			      uint32_t nr_pages, enum lpd_step_kind kind)
+			      struct lpd_session *session,
+			      const struct lpd_region *run,
+			      enum lpd_step_kind kind)
 {
-	const struct lpd_region *region = lpd_state_find(session->state, addr);
-	uint64_t skipped = addr - region->start;
-	uint64_t offset = region->offset + skipped;
-	uint64_t bit = region->first_bit + skipped / LPD_PAGE_SIZE;
-	uint64_t len = (uint64_t)nr_pages * LPD_PAGE_SIZE;
+	uint64_t len = (uint64_t)run->nr_pages * LPD_PAGE_SIZE;
 
 	for (uint64_t done = 0; done < len;) {
 		const uint8_t *bytes;
 		/* The bytes behind a short run are often the next run's. */
-		int64_t n = lpd_source_read(worker, session, region->source,
-					    offset + done,
+		int64_t n = lpd_source_read(worker, session, run->source,
+					    run->offset + done,
 					    lpd_max(len - done, LPD_READ_SIZE),
 					    &bytes);
 
 		if (n < 0)
-			return unreadable(
-				session,
-				(struct lpd_trouble){.addr = addr + done,
-						     .source = region->source,
-						     .offset = offset + done},
-				n);
+			return unreadable(session,
+					  (struct lpd_trouble){
+						  .addr = run->start + done,
+						  .source = run->source,
+						  .offset = run->offset + done},
+					  n);
 		n = lpd_min(n, len - done);
 		enum lpd_outcome outcome =
-			copy_run(session, addr + done,
-				 bit + done / LPD_PAGE_SIZE, bytes, n, kind);
+			copy_run(session, run->start + done,
+				 run->first_bit + done / LPD_PAGE_SIZE, bytes,
+				 n, kind);
 		if (outcome != LPD_FILLED)
 			return outcome;
 		done += n;

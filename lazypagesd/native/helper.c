@@ -50,21 +50,22 @@ static bool change_state(struct lpd_job *job, uint32_t from, uint32_t to)
 static bool fill_piece(struct lpd_job *job, uint8_t *bytes)
 {
 	uint64_t done = (uint64_t)job->nr_filled * LPD_PAGE_SIZE;
-	uint64_t len = (uint64_t)job->nr_pages * LPD_PAGE_SIZE - done;
+	uint64_t len = (uint64_t)job->run.nr_pages * LPD_PAGE_SIZE - done;
 	ssize_t n = pread(job->source_fd, bytes, lpd_min(len, LPD_PIECE_SIZE),
-			  job->offset + done);
+			  job->run.offset + done);
 
 	/* The worker finds out what is wrong, and tells. */
 	if (n < LPD_PAGE_SIZE ||
 	    !change_state(job, LPD_JOB_READING, LPD_JOB_FILLING))
 		return false;
 	len = n & ~(uint64_t)(LPD_PAGE_SIZE - 1);
-	int64_t filled = lpd_uffd_copy(job->fd, job->addr + done, bytes, len);
+	int64_t filled =
+		lpd_uffd_copy(job->fd, job->run.start + done, bytes, len);
 
 	if (filled > 0)
 		job->nr_filled += filled / LPD_PAGE_SIZE;
 	__atomic_store_n(&job->state, LPD_JOB_READING, __ATOMIC_RELEASE);
-	return filled == (int64_t)len && job->nr_filled < job->nr_pages;
+	return filled == (int64_t)len && job->nr_filled < job->run.nr_pages;
 }
 
 int lpd_helper_run(struct lpd_worker *worker, uint32_t number)
@@ -103,28 +104,19 @@ int lpd_helper_run(struct lpd_worker *worker, uint32_t number)
 /* Offer what is missing next; false if there is nothing for a helper. */
 static bool offer(struct lpd_session *session, struct lpd_job *job)
 {
-	uint64_t addr;
-	uint32_t nr_pages =
-		lpd_state_next_missing(session->state, session->drain_addr,
-				       JOB_PAGES, &addr);
+	struct lpd_region run;
 
-	if (nr_pages < MIN_JOB_PAGES)
+	if (lpd_state_next_missing(session->state, session->drain_addr,
+				   JOB_PAGES, &run) < MIN_JOB_PAGES)
 		return false;
-
-	const struct lpd_region *region = lpd_state_find(session->state, addr);
-	uint64_t skipped = addr - region->start;
-
 	job->session = session;
 	job->fd = session->fd;
-	job->source_fd = session->sources[region->source].fd;
-	job->addr = addr;
-	job->offset = region->offset + skipped;
-	job->first_bit = region->first_bit + skipped / LPD_PAGE_SIZE;
-	job->nr_pages = nr_pages;
+	job->source_fd = session->sources[run.source].fd;
+	job->run = run;
 	job->nr_filled = 0;
 	job->counted = 0;
 	session->nr_jobs++;
-	session->drain_addr = addr + (uint64_t)nr_pages * LPD_PAGE_SIZE;
+	session->drain_addr = lpd_region_end(&run);
 	__atomic_store_n(&job->state, LPD_JOB_OFFERED, __ATOMIC_RELEASE);
 	return true;
 }
@@ -163,13 +155,15 @@ static bool count(struct lpd_job *job)
 	job->counted = 1;
 	if (job->nr_filled) {
 		LPD_COUNT(session->state->counters.fills, 1);
-		lpd_account_run(session, job->addr, len, LPD_STEP_DRAIN);
-		lpd_bits_set(session->state, job->first_bit, job->nr_filled);
+		lpd_account_run(session, job->run.start, len, LPD_STEP_DRAIN);
+		lpd_bits_set(session->state, job->run.first_bit,
+			     job->nr_filled);
 		session->pass_progressed = 1;
 	}
-	if (job->nr_filled == job->nr_pages)
+	if (job->nr_filled == job->run.nr_pages)
 		return true;
-	session->drain_addr = lpd_min(session->drain_addr, job->addr + len);
+	session->drain_addr =
+		lpd_min(session->drain_addr, job->run.start + len);
 	session->piece_pages = 0;
 	return false;
 }

@@ -208,12 +208,13 @@ enum lpd_outcome lpd_fill_fault(struct lpd_worker *worker,
 				struct lpd_pending *fault, uint32_t max_pages);
 
 /*
- * Fill nr_pages missing pages at addr, all of one region, in as few calls as
- * it takes; kind, NEIGHBOUR or DRAIN, is what they are counted as.
+ * Fill a run in as few calls as it takes; kind, NEIGHBOUR or DRAIN, is what
+ * its pages are counted as.
  */
 enum lpd_outcome lpd_fill_run(struct lpd_worker *worker,
-			      struct lpd_session *session, uint64_t addr,
-			      uint32_t nr_pages, enum lpd_step_kind kind);
+			      struct lpd_session *session,
+			      const struct lpd_region *run,
+			      enum lpd_step_kind kind);
 
 /*
  * How many pages may be filled now that nobody waits for, by the session's

@@ -305,11 +305,14 @@ uint64_t lpd_state_remap(struct lpd_state *state, uint64_t from, uint64_t to,
 int lpd_state_prune(struct lpd_state *state, int fd);
 
 /*
- * The first run of clear bits at or after addr: at most max_pages, all in one
- * region.  Returns its length in pages, 0 if there is none.
+ * A run: the part of a region whose bits are clear, at most max_pages of it.
+ * The one that begins at addr / the first at or after it.  Returns its length
+ * in pages, 0 if there is none.
  */
+uint32_t lpd_state_missing_at(const struct lpd_state *state, uint64_t addr,
+			      uint32_t max_pages, struct lpd_region *ret_run);
 uint32_t lpd_state_next_missing(const struct lpd_state *state, uint64_t addr,
-				uint32_t max_pages, uint64_t *ret_addr);
+				uint32_t max_pages, struct lpd_region *ret_run);
 
 /* ------------------------------------------------------------------------
  * userfaultfd: one function a call, callable from any thread.
@@ -666,14 +669,11 @@ struct lpd_job {
 	/* The worker's, before it is offered. */
 	int32_t fd;
 	int32_t source_fd;
-	uint32_t nr_pages;
-	uint64_t addr;
-	uint64_t offset; /* of the first page, in the source */
+	struct lpd_region run;
 	/* The helper's, while it is FILLING. */
 	uint32_t nr_filled;
 	/* The worker's own. */
 	uint32_t counted; /* what was filled is */
-	uint64_t first_bit;
 	struct lpd_session *session;
 };
 

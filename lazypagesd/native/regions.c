@@ -224,8 +224,43 @@ uint64_t lpd_state_remap(struct lpd_state *state, uint64_t from, uint64_t to,
 	return dropped;
 }
 
+/* Of a region, from start on: up to max_pages in a row that are missing. */
+static uint32_t first_run(const struct lpd_state *state,
+			  const struct lpd_region *region, uint64_t start,
+			  uint32_t max_pages, struct lpd_region *ret_run)
+{
+	struct lpd_region rest;
+
+	if (!intersect(region, start, lpd_region_end(region), &rest))
+		return 0;
+	uint64_t filled =
+		run_length(bits_of(state), rest.first_bit, rest.nr_pages, true);
+	if (filled == rest.nr_pages)
+		return 0;
+	rest.start += filled * LPD_PAGE_SIZE;
+	rest.offset += filled * LPD_PAGE_SIZE;
+	rest.first_bit += filled;
+	rest.nr_pages =
+		run_length(bits_of(state), rest.first_bit,
+			   lpd_min(rest.nr_pages - filled, max_pages), false);
+	*ret_run = rest;
+	return rest.nr_pages;
+}
+
+uint32_t lpd_state_missing_at(const struct lpd_state *state, uint64_t addr,
+			      uint32_t max_pages, struct lpd_region *ret_run)
+{
+	const struct lpd_region *region = lpd_state_find(state, addr);
+
+	if (!region ||
+	    lpd_state_test(state, region->first_bit + (addr - region->start) /
+							      LPD_PAGE_SIZE))
+		return 0;
+	return first_run(state, region, addr, max_pages, ret_run);
+}
+
 uint32_t lpd_state_next_missing(const struct lpd_state *state, uint64_t addr,
-				uint32_t max_pages, uint64_t *ret_addr)
+				uint32_t max_pages, struct lpd_region *ret_run)
 {
 	uint64_t nr_regions;
 	const struct lpd_region *regions =
@@ -233,17 +268,11 @@ uint32_t lpd_state_next_missing(const struct lpd_state *state, uint64_t addr,
 
 	for (uint64_t i = first_after(regions, nr_regions, addr);
 	     i < nr_regions; i++) {
-		uint64_t start = lpd_max(addr, regions[i].start);
-		uint64_t page = (start - regions[i].start) / LPD_PAGE_SIZE;
-		uint64_t left = regions[i].nr_pages - page;
-		uint64_t bit = regions[i].first_bit + page;
-		uint64_t filled = run_length(bits_of(state), bit, left, true);
+		uint32_t nr_pages =
+			first_run(state, &regions[i], addr, max_pages, ret_run);
 
-		if (filled == left)
-			continue;
-		*ret_addr = start + filled * LPD_PAGE_SIZE;
-		return run_length(bits_of(state), bit + filled,
-				  lpd_min(left - filled, max_pages), false);
+		if (nr_pages)
+			return nr_pages;
 	}
 	return 0;
 }
@@ -265,15 +294,17 @@ int lpd_state_prune(struct lpd_state *state, int fd)
 	uint64_t nr_regions, addr = 0;
 	const struct lpd_region *regions =
 		lpd_state_regions(state, &nr_regions);
+	struct lpd_region run;
 	uint64_t end =
 		nr_regions ? lpd_region_end(&regions[nr_regions - 1]) : 0;
 	uint64_t len = end;
 
 	if (lpd_protocol_get(state->protocol)->in_order)
 		return 0;
-	while (lpd_state_next_missing(state, addr, 1, &addr)) {
+	while (lpd_state_next_missing(state, addr, 1, &run)) {
 		int rc;
 
+		addr = run.start;
 		/* Mappings are few and large, and hold many regions each. */
 		len = lpd_min(2 * len, end - addr);
 		while (!(rc = is_whole(fd, addr, addr + len)) &&

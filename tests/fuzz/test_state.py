@@ -128,8 +128,9 @@ def go_on(state: CData, event: tuple[str, int, int, int]) -> None:
             assert not region or region.start <= start < region.start + region.nr_pages * PAGE
             assert not region or lib.lpd_state_test(state, region.first_bit) in (0, 1)
         case "next":
-            found = ffi.new("uint64_t *")
+            found = ffi.new("struct lpd_region *")
             assert lib.lpd_state_next_missing(state, start, nr_pages, found) <= nr_pages
+            assert lib.lpd_state_missing_at(state, start, nr_pages, found) <= nr_pages
             lib.lpd_state_occupied(state, start, start + size)
         case "fork":
             child = Left()

@@ -5,12 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lazypagesd.native import ffi, lib
 from tests.native.states import BASE, PAGE, Memory, Region, bits_of, nr_pages_of, regions_of
+
+if TYPE_CHECKING:
+    from lazypagesd.native._native import CData
 
 NR_PLACES = 160  # pages of address space, so that bitmaps have several words
 PLACES = st.integers(0, NR_PLACES)
@@ -108,18 +112,26 @@ def assert_answers_equal(memory: Memory, model: Model, addr: int, max_pages: int
     else:
         assert region == ffi.NULL
 
-    ret_addr = ffi.new("uint64_t *")
-    n = lib.lpd_state_next_missing(state, addr, max_pages, ret_addr)
+    run = ffi.new("struct lpd_region *")
+    is_missing = model.next_missing(addr) == addr
+    assert lib.lpd_state_missing_at(state, addr, max_pages, run) == (
+        missing_run(state, model, addr, max_pages, run) if is_missing else 0
+    )
+    nr_pages = lib.lpd_state_next_missing(state, addr, max_pages, run)
     missing = model.next_missing(addr)
-    assert bool(n) == (missing is not None)
-    if missing is None:
-        return
-    assert ret_addr[0] == missing
-    run = lib.lpd_state_find(state, missing)
-    left = run.nr_pages - (missing - run.start) // PAGE
-    bit = run.first_bit + run.nr_pages - left
-    length = next((i for i in range(left) if bit + i in model.done), left)
-    assert n == min(length, max_pages)
+    assert nr_pages == (
+        0 if missing is None else missing_run(state, model, missing, max_pages, run)
+    )
+
+
+def missing_run(state: CData, model: Model, addr: int, max_pages: int, run: CData) -> int:
+    """See that *run* is what is missing from *addr* on; return how long it is to be."""
+    assert (run.source, run.offset, run.first_bit) == model.pages[addr]
+    region = lib.lpd_state_find(state, addr)
+    left = region.nr_pages - (addr - region.start) // PAGE
+    length = next((i for i in range(left) if run.first_bit + i in model.done), left)
+    assert (run.start, run.nr_pages) == (addr, min(length, max_pages))
+    return int(run.nr_pages)
 
 
 def place(data: st.DataObject) -> int:
