@@ -48,6 +48,7 @@ class Worker:
             "staging": ffi.new("uint8_t[]", lib.LPD_STAGING_SIZE),
             "page": ffi.new("uint8_t[]", lib.LPD_PAGE_SIZE),
             "reads": ffi.new("uint8_t[]", lib.LPD_NR_READS * lib.LPD_READ_SIZE),
+            "assemblies": ffi.new("uint8_t[]", lib.LPD_NR_ASSEMBLIES * lib.LPD_HUGE_SIZE),
             "pieces": ffi.new("uint8_t[]", lib.LPD_MAX_HELPERS * lib.LPD_PIECE_SIZE),
         }
         self.pointer: CData = ffi.new("struct lpd_worker *")
@@ -55,6 +56,8 @@ class Worker:
         self.pointer.page = self._memory["page"]
         for i in range(lib.LPD_NR_READS):
             self.pointer.reads[i].bytes = self._memory["reads"] + i * lib.LPD_READ_SIZE
+        for i in range(lib.LPD_NR_ASSEMBLIES):
+            self.pointer.assemblies[i].bytes = self._memory["assemblies"] + i * lib.LPD_HUGE_SIZE
         self.pointer.nr_helpers = min(nr_helpers, lib.LPD_MAX_HELPERS)
         self.pointer.helped_from_pages = lib.LPD_MAX_PIECE_PAGES
         for i in range(self.pointer.nr_helpers):

@@ -108,8 +108,12 @@ static void skip_held(struct lpd_session *session, uint64_t addr)
 {
 	struct lpd_region held;
 
-	if (lpd_state_next_missing(session->state, addr, 1, &held))
-		session->drain_addr = lpd_region_end(&held);
+	if (!lpd_state_next_missing(session->state, addr, 1, &held))
+		return;
+	session->drain_addr = lpd_region_end(&held);
+	/* All of a huge page is held, whichever of its pages is to blame. */
+	if (lpd_hugetlb_was_tried(session, held.start))
+		session->drain_addr = session->huge_end;
 }
 
 static enum lpd_outcome drain_piece(struct lpd_worker *worker,

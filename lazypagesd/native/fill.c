@@ -1,112 +1,29 @@
 /*
- * fill.c: pages put in place, and what each refusal means.
- *
- * Some facts about UFFDIO_COPY (man 2 ioctl_userfaultfd, and tried):
- *
- * - EAGAIN: a fork, mremap, madvise or munmap is under way, and its caller
- *   sleeps until we have read its event.  The cure is to read on, then to try
- *   again; the caller must get to run, too.
- * - ENOENT: the range does not lie in one registered mapping.  mprotect(),
- *   madvise() and mlock() split a mapping without a word, so a long range is
- *   halved until it fits.  A single page that gets ENOENT is not registered;
- *   unless an mremap() has just moved it away, whose event we have yet to
- *   read: the kernel looks for such before it looks for the mapping, not
- *   after.  So read first.  If that brings no event and the page gets ENOENT
- *   again, then no move was pending at the first attempt: had one been, the
- *   second would have got EAGAIN until its event was read.
- * - EEXIST: a page is there already.  Its waiters, if any, want a WAKE.
- * - ESRCH (and ENOSPC, before Linux 4.13): the address space is gone.
- * - ENOMEM: the memory cgroup of the process is full.
+ * fill.c: what a fault gets, and how the rest is filled.
  */
 #include <errno.h>
 
 #include "internal.h"
 
-/* Between attempts that wait for something that does not tell. */
-#define LATER_NS 1000000
-
-static int64_t copy(struct lpd_session *session, uint64_t addr,
-		    const uint8_t *bytes, uint64_t len)
+/* Is a fault about a huge page that has been filled since it was read? */
+static bool came_since(const struct lpd_session *session,
+		       const struct lpd_pending *fault)
 {
-	int64_t rc;
-
-	do {
-		rc = session->protocol->copy(session->fd, addr, bytes, len);
-	} while (rc == -EAGAIN && lpd_session_insists(session));
-	if (rc > 0)
-		lpd_crash_point("copied");
-	return rc;
-}
-
-static int64_t zeropage(struct lpd_session *session, uint64_t addr)
-{
-	int64_t rc;
-
-	do {
-		rc = session->protocol->zeropage(session->fd, addr,
-						 LPD_PAGE_SIZE);
-	} while (rc == -EAGAIN && lpd_session_insists(session));
-	if (rc > 0)
-		lpd_crash_point("zeroed");
-	return rc;
-}
-
-static enum lpd_outcome refused(struct lpd_session *session,
-				struct lpd_trouble trouble, int64_t rc)
-{
-	switch (-rc) {
-	case EAGAIN:
-		LPD_COUNT(session->state->counters.retries, 1);
-		return LPD_AGAIN;
-	case ENOMEM:
-		LPD_COUNT(session->state->counters.retries, 1);
-		session->not_before_ns = lpd_now_ns() + LATER_NS;
-		return LPD_LATER;
-	case ESRCH:
-	case ENOSPC:
-		return LPD_GONE;
-	default:
-		trouble.err = -rc;
-		lpd_session_hold(session, trouble);
-		return LPD_HELD;
-	}
-}
-
-static enum lpd_outcome unreadable(struct lpd_session *session,
-				   struct lpd_trouble trouble, int64_t rc)
-{
-	switch (-rc) {
-	case EINPROGRESS:
-		return LPD_MISSED;
-	case EAGAIN:
-		session->not_before_ns = lpd_now_ns() + LATER_NS;
-		return LPD_LATER;
-	default:
-		trouble.err = -rc;
-		lpd_session_hold(session, trouble);
-		return LPD_HELD;
-	}
-}
-
-/* What is there is there: let whoever waits for it look again. */
-static enum lpd_outcome wake(struct lpd_session *session,
-			     struct lpd_pending *fault)
-{
-	LPD_COUNT(session->state->counters.wakes, 1);
-	int rc = session->protocol->wake(session->fd, fault->addr,
-					 LPD_PAGE_SIZE);
-
-	fault->outcome = LPD_OUTCOME_WOKEN;
-	return rc == -ESRCH ? LPD_GONE : LPD_FILLED;
+	return lpd_hugetlb_was_tried(session, fault->addr) &&
+	       fault->read_ns < session->huge_filled_ns;
 }
 
 /* The image does not, or no longer, speak for this page: it is zero. */
-static enum lpd_outcome fill_zero(struct lpd_session *session,
+static enum lpd_outcome fill_zero(struct lpd_worker *worker,
+				  struct lpd_session *session,
 				  struct lpd_pending *fault)
 {
 	struct lpd_counters *counters = &session->state->counters;
-	int64_t rc = zeropage(session, fault->addr);
+	int64_t rc = lpd_attempt_zeropage(session, fault->addr);
 
+	if (rc == -EINVAL)
+		return lpd_fill_huge(worker, session, fault->addr, fault,
+				     LPD_STEP_NEIGHBOUR);
 	if (fault->kind == LPD_FAULT_IMAGE)
 		fault->kind = LPD_FAULT_ZERO;
 	if (rc > 0) {
@@ -117,12 +34,12 @@ static enum lpd_outcome fill_zero(struct lpd_session *session,
 	}
 	/* Filled since it was faulted at, or unmapped: see for yourself. */
 	if (rc == -EEXIST || rc == -ENOENT)
-		return wake(session, fault);
-	return refused(session,
-		       (struct lpd_trouble){.addr = fault->addr,
-					    .source = UINT32_MAX,
-					    .waiting = 1},
-		       rc);
+		return lpd_attempt_wake(session, fault);
+	return lpd_attempt_refused(session,
+				   (struct lpd_trouble){.addr = fault->addr,
+							.source = UINT32_MAX,
+							.waiting = 1},
+				   rc);
 }
 
 /* COPY has filled the page of a fault, and perhaps some behind it. */
@@ -166,23 +83,26 @@ static enum lpd_outcome fill_image(struct lpd_worker *worker,
 	if (rc == -EINPROGRESS || rc == -EAGAIN)
 		fault->kind = LPD_FAULT_COLD;
 	if (rc < 0)
-		return unreadable(session, trouble, rc);
+		return lpd_attempt_unreadable(session, trouble, rc);
 	len = lpd_min(rc, len);
-	rc = copy(session, fault->addr, bytes, len);
+	rc = lpd_attempt_copy(session, fault->addr, bytes, len);
 	if (rc > 0)
 		return filled(session, run->first_bit, fault, rc);
 	switch (-rc) {
 	case EEXIST:
 		lpd_bits_set(session->state, run->first_bit, 1);
 		LPD_COUNT(session->state->counters.pages_present, 1);
-		return wake(session, fault);
+		return lpd_attempt_wake(session, fault);
 	case ENOENT:
 		if (len > LPD_PAGE_SIZE)
 			return fill_image(worker, session, run, 1, fault);
 		/* It faults again, if it is still there to be faulted at. */
-		return wake(session, fault);
+		return lpd_attempt_wake(session, fault);
+	case EINVAL:
+		return lpd_fill_huge(worker, session, fault->addr, fault,
+				     LPD_STEP_NEIGHBOUR);
 	default:
-		return refused(session, trouble, rc);
+		return lpd_attempt_refused(session, trouble, rc);
 	}
 }
 
@@ -193,14 +113,19 @@ static enum lpd_outcome fill_fault(struct lpd_worker *worker,
 {
 	struct lpd_region run;
 
+	/* Its bytes have been read in part, and not that of this page alone. */
+	if (lpd_hugetlb_begun(worker, session, fault->addr))
+		return lpd_fill_huge(worker, session, fault->addr, fault,
+				     LPD_STEP_NEIGHBOUR);
 	if (lpd_state_missing_at(session->state, fault->addr, max_pages,
 				 &run)) {
 		fault->of_image = 1;
 		return fill_image(worker, session, &run, run.nr_pages, fault);
 	}
 	/* Filled in the meantime, as a rule, so that a WAKE is enough. */
-	return fault->of_image ? wake(session, fault)
-			       : fill_zero(session, fault);
+	return fault->of_image || came_since(session, fault)
+		       ? lpd_attempt_wake(session, fault)
+		       : fill_zero(worker, session, fault);
 }
 
 enum lpd_outcome lpd_fill_fault(struct lpd_worker *worker,
@@ -222,28 +147,39 @@ enum lpd_outcome lpd_fill_fault(struct lpd_worker *worker,
 	return outcome;
 }
 
-/* Is a page that got ENOENT not registered, rather than being moved? */
-static bool absent_for_sure(struct lpd_session *session, uint64_t addr)
+/* Fill the huge page that a run goes on in; *done is behind it then. */
+static enum lpd_outcome run_huge(struct lpd_worker *worker,
+				 struct lpd_session *session,
+				 const struct lpd_region *run, uint64_t *done,
+				 enum lpd_step_kind kind)
 {
-	if (session->absent_addr == addr && session->absent_confirmed)
-		return true;
-	session->absent_addr = addr;
-	session->absent_confirmed = 0;
-	return false;
+	enum lpd_outcome outcome =
+		lpd_fill_huge(worker, session, run->start + *done, NULL, kind);
+
+	if (outcome == LPD_FILLED)
+		*done = session->huge_end - run->start;
+	return outcome;
 }
 
-/* COPY bytes to where they are missing, in as few calls as it takes. */
-static enum lpd_outcome copy_run(struct lpd_session *session, uint64_t addr,
-				 uint64_t bit, const uint8_t *bytes,
-				 uint64_t len, enum lpd_step_kind kind)
+/*
+ * COPY bytes to a run, from *done on, in as few calls as it takes, but none
+ * behind a huge page; *done has come as far as that is filled.
+ */
+static enum lpd_outcome copy_run(struct lpd_worker *worker,
+				 struct lpd_session *session,
+				 const struct lpd_region *run, uint64_t *done,
+				 const uint8_t *bytes, uint64_t len,
+				 enum lpd_step_kind kind)
 {
 	struct lpd_state *state = session->state;
-	uint64_t done = 0, piece = len;
+	uint64_t first = *done, piece = len;
 
-	while (done < len) {
-		piece = lpd_min(piece, len - done);
-		int64_t rc = copy(session, addr + done, bytes + done, piece);
-		uint64_t nr_pages = 1;
+	while (*done < first + len) {
+		uint64_t addr = run->start + *done, nr_pages = 1;
+
+		piece = lpd_min(piece, first + len - *done);
+		int64_t rc = lpd_attempt_copy(session, addr,
+					      bytes + *done - first, piece);
 
 		switch (rc) {
 		case -EEXIST:
@@ -255,26 +191,41 @@ static enum lpd_outcome copy_run(struct lpd_session *session, uint64_t addr,
 					~(uint64_t)(LPD_PAGE_SIZE - 1);
 				continue;
 			}
-			if (!absent_for_sure(session, addr + done))
+			if (!lpd_attempt_absent(session, addr))
 				return LPD_AGAIN;
 			LPD_COUNT(state->counters.pages_dropped, 1);
 			break;
+		case -EINVAL:
+			return run_huge(worker, session, run, done, kind);
 		default:
 			if (rc < 0)
-				return refused(session,
-					       (struct lpd_trouble){
-						       .addr = addr + done,
-						       .source = UINT32_MAX},
-					       rc);
+				return lpd_attempt_refused(
+					session,
+					(struct lpd_trouble){
+						.addr = addr,
+						.source = UINT32_MAX},
+					rc);
 			nr_pages = rc / LPD_PAGE_SIZE;
 			LPD_COUNT(state->counters.fills, 1);
-			lpd_account_run(session, addr + done, rc, kind);
+			lpd_account_run(session, addr, rc, kind);
 			piece *= 2;
 		}
-		lpd_bits_set(state, bit + done / LPD_PAGE_SIZE, nr_pages);
-		done += nr_pages * LPD_PAGE_SIZE;
+		lpd_bits_set(state, run->first_bit + *done / LPD_PAGE_SIZE,
+			     nr_pages);
+		*done += nr_pages * LPD_PAGE_SIZE;
 	}
 	return LPD_FILLED;
+}
+
+/* How much to read for a run of which so much is left. */
+static uint64_t read_size(const struct lpd_session *session, uint64_t addr,
+			  uint64_t left)
+{
+	/* Behind a huge page there may be another, which reads for itself. */
+	if (addr == session->huge_end)
+		return LPD_PAGE_SIZE;
+	/* The bytes behind a short run are often the next run's. */
+	return lpd_max(left, LPD_READ_SIZE);
 }
 
 enum lpd_outcome lpd_fill_run(struct lpd_worker *worker,
@@ -282,31 +233,26 @@ enum lpd_outcome lpd_fill_run(struct lpd_worker *worker,
 			      const struct lpd_region *run,
 			      enum lpd_step_kind kind)
 {
-	uint64_t len = (uint64_t)run->nr_pages * LPD_PAGE_SIZE;
+	uint64_t len = (uint64_t)run->nr_pages * LPD_PAGE_SIZE, done = 0;
+	enum lpd_outcome outcome = LPD_FILLED;
 
-	for (uint64_t done = 0; done < len;) {
+	while (done < len && outcome == LPD_FILLED) {
+		struct lpd_trouble trouble = {.addr = run->start + done,
+					      .source = run->source,
+					      .offset = run->offset + done};
 		const uint8_t *bytes;
-		/* The bytes behind a short run are often the next run's. */
-		int64_t n = lpd_source_read(worker, session, run->source,
-					    run->offset + done,
-					    lpd_max(len - done, LPD_READ_SIZE),
-					    &bytes);
 
-		if (n < 0)
-			return unreadable(session,
-					  (struct lpd_trouble){
-						  .addr = run->start + done,
-						  .source = run->source,
-						  .offset = run->offset + done},
-					  n);
-		n = lpd_min(n, len - done);
-		enum lpd_outcome outcome =
-			copy_run(session, run->start + done,
-				 run->first_bit + done / LPD_PAGE_SIZE, bytes,
-				 n, kind);
-		if (outcome != LPD_FILLED)
-			return outcome;
-		done += n;
+		if (lpd_hugetlb_begun(worker, session, trouble.addr)) {
+			outcome = run_huge(worker, session, run, &done, kind);
+			continue;
+		}
+		int64_t n = lpd_source_read(
+			worker, session, run->source, trouble.offset,
+			read_size(session, trouble.addr, len - done), &bytes);
+
+		outcome = n < 0 ? lpd_attempt_unreadable(session, trouble, n)
+				: copy_run(worker, session, run, &done, bytes,
+					   lpd_min(n, len - done), kind);
 	}
-	return LPD_FILLED;
+	return outcome;
 }

@@ -123,7 +123,8 @@ static bool offer(struct lpd_session *session, struct lpd_job *job)
 
 void lpd_helpers_offer(struct lpd_worker *worker, struct lpd_session *session)
 {
-	if (!session->protocol->is_helped ||
+	/* Pieces are no huge pages. */
+	if (!session->protocol->is_helped || session->huge_end ||
 	    session->piece_pages < worker->helped_from_pages ||
 	    lpd_state_drain_rate(session->state) != LPD_DRAIN_EAGER)
 		return;

@@ -190,6 +190,14 @@ int64_t lpd_source_read(struct lpd_worker *worker, struct lpd_session *session,
 			uint32_t source, uint64_t offset, uint64_t len,
 			const uint8_t **ret_bytes);
 
+/*
+ * The same, copied to where the caller wants them; with -EINPROGRESS and
+ * -EAGAIN, what is read for that is one cold read at most.
+ */
+int64_t lpd_source_read_into(struct lpd_worker *worker,
+			     struct lpd_session *session, uint32_t source,
+			     uint64_t offset, uint64_t len, uint8_t *bytes);
+
 /* Forget what is staged for a session. */
 void lpd_source_forget(struct lpd_worker *worker, struct lpd_session *session);
 
@@ -198,6 +206,29 @@ void lpd_reads_collect(struct lpd_worker *worker);
 
 /* Free the reads that a session has been offered, used or not. */
 void lpd_reads_release(struct lpd_worker *worker, struct lpd_session *session);
+
+/*
+ * Single attempts: COPY and ZEROPAGE of a page, which keep at it while they get
+ * EAGAIN for as long as the session insists; and what becomes of a page that is
+ * refused, or whose bytes cannot be read, with what is to be told of it.
+ */
+int64_t lpd_attempt_copy(struct lpd_session *session, uint64_t addr,
+			 const uint8_t *bytes, uint64_t len);
+int64_t lpd_attempt_zeropage(struct lpd_session *session, uint64_t addr);
+enum lpd_outcome lpd_attempt_refused(struct lpd_session *session,
+				     struct lpd_trouble trouble, int64_t rc);
+enum lpd_outcome lpd_attempt_unreadable(struct lpd_session *session,
+					struct lpd_trouble trouble, int64_t rc);
+
+/* What is there is there: let whoever waits for it look again. */
+enum lpd_outcome lpd_attempt_wake(struct lpd_session *session,
+				  struct lpd_pending *fault);
+
+/* Is a page that got ENOENT not registered, rather than being moved? */
+bool lpd_attempt_absent(struct lpd_session *session, uint64_t addr);
+
+/* Between attempts that wait for something that does not tell. */
+#define LPD_LATER_NS LPD_NS_PER_MS
 
 /*
  * Fill a page that was faulted at, with up to max_pages - 1 behind it if the
@@ -215,6 +246,32 @@ enum lpd_outcome lpd_fill_run(struct lpd_worker *worker,
 			      struct lpd_session *session,
 			      const struct lpd_region *run,
 			      enum lpd_step_kind kind);
+
+/*
+ * Fill the huge page around addr: for a fault or, where that is NULL, unasked;
+ * kind is what all but the page of the fault are counted as.  Once it is
+ * filled, session->huge_end is its end.
+ */
+enum lpd_outcome lpd_fill_huge(struct lpd_worker *worker,
+			       struct lpd_session *session, uint64_t addr,
+			       struct lpd_pending *fault,
+			       enum lpd_step_kind kind);
+
+/* Is addr in a huge page of which something has been put together? */
+bool lpd_hugetlb_begun(struct lpd_worker *worker,
+		       const struct lpd_session *session, uint64_t addr);
+
+/* Is addr in the huge page that was tried last? */
+static inline bool lpd_hugetlb_was_tried(const struct lpd_session *session,
+					 uint64_t addr)
+{
+	return addr < session->huge_end &&
+	       addr >= session->huge_end - LPD_HUGE_SIZE;
+}
+
+/* What was put together of a session is not right any more. */
+void lpd_hugetlb_forget(struct lpd_worker *worker,
+			const struct lpd_session *session);
 
 /*
  * How many pages may be filled now that nobody waits for, by the session's

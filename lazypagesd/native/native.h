@@ -56,6 +56,8 @@ enum {
 	LPD_MAX_HELPERS = 3,      /* of a worker */
 	LPD_NR_JOBS = 2,          /* of a helper: one is done, one waits */
 	LPD_PIECE_SIZE = 65536,   /* that a helper reads and fills at once */
+	LPD_HUGE_SIZE = 2 << 20,  /* of a page of hugetlbfs */
+	LPD_NR_ASSEMBLIES = 3,    /* of a worker */
 	LPD_MAX_PIECE_PAGES = 64, /* of drain, when all is quiet: 256 KiB */
 };
 
@@ -128,7 +130,7 @@ struct lpd_counters {
 	 */
 	uint64_t pages_followed;
 	uint64_t pages_drain;   /* ... in the background */
-	uint64_t pages_zero;    /* zero pages, on demand */
+	uint64_t pages_zero;    /* zero pages, on demand, or in a huge page */
 	uint64_t pages_present; /* found filled by somebody else */
 	uint64_t pages_dropped; /* given up by REMOVE, UNMAP or REMAP */
 	uint64_t bytes;         /* of image pages filled */
@@ -343,6 +345,13 @@ int lpd_uffd_probe(int fd);
  */
 int lpd_uffd_registered(int fd, uint64_t addr, uint64_t len);
 
+/*
+ * Is what belongs to [addr, addr + len), of hugetlbfs, there already, because
+ * it is shared with somebody who has it?  1, and it is mapped, as a touch would
+ * do it; 0; or -EAGAIN or -ESRCH as above.
+ */
+int lpd_uffd_is_shared(int fd, uint64_t addr, uint64_t len);
+
 /* ------------------------------------------------------------------------
  * Sources
  */
@@ -499,7 +508,13 @@ struct lpd_session {
 	uint32_t pass_progressed; /* drain filled something since address 0 */
 	uint32_t stuck;           /* drain went round and filled nothing */
 	struct lpd_pace pace;
-	/* A page that is not registered; see fill.c. */
+	/* The end of the huge page that was tried last; 0: none.  When it was
+	 * filled, and when somebody was last told to look whether one is there.
+	 */
+	uint64_t huge_end;
+	uint64_t huge_filled_ns;
+	uint64_t huge_woken_ns;
+	/* A page that is not registered; see attempt.c. */
 	uint64_t absent_addr;
 	uint32_t absent_confirmed;
 };
@@ -684,9 +699,18 @@ struct lpd_helper {
 	struct lpd_job jobs[LPD_NR_JOBS];
 };
 
+/* A huge page that is being put together: see hugetlb.c. */
+struct lpd_assembly {
+	struct lpd_session *session; /* waits for a read; NULL: it is free */
+	uint64_t start;
+	uint64_t have;  /* bytes, from the first on */
+	uint8_t *bytes; /* LPD_HUGE_SIZE */
+};
+
 /*
  * The control plane allocates a worker zero-filled, with staging, page and
- * the bytes of each read, and frees it after all its threads have returned.
+ * the bytes of each read and assembly, and frees it after all its threads have
+ * returned.
  */
 struct lpd_worker {
 	/* Set by the control plane. */
@@ -699,6 +723,7 @@ struct lpd_worker {
 	uint32_t helped_from_pages;
 	struct lpd_helper helpers[LPD_MAX_HELPERS];
 	struct lpd_read reads[LPD_NR_READS];
+	struct lpd_assembly assemblies[LPD_NR_ASSEMBLIES];
 
 	/* Made by lpd_worker_init(). */
 	int32_t epoll_fd;

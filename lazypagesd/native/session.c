@@ -162,6 +162,8 @@ static void apply_event(struct lpd_session *session,
 	}
 	LPD_COUNT(counters->pages_dropped, dropped);
 	lpd_account_event(session, message);
+	lpd_hugetlb_forget(session->worker, session);
+	session->huge_end = 0;
 	session->absent_addr = 0;
 	session->stuck = 0;
 }
@@ -356,7 +358,7 @@ enum lpd_outcome lpd_session_serve(struct lpd_worker *worker,
 			     session->nr_messages == LPD_MAX_MESSAGES;
 	if (outcome != LPD_FILLED || !apply_events(session))
 		return outcome;
-	/* No event has come since that page got ENOENT: see fill.c. */
+	/* No event has come since that page got ENOENT: see attempt.c. */
 	if (!session->nr_events && session->absent_addr)
 		session->absent_confirmed = 1;
 	if (answer_faults(worker, session) == LPD_GONE)

@@ -9,6 +9,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -156,6 +157,25 @@ int64_t lpd_source_read(struct lpd_worker *worker, struct lpd_session *session,
 	}
 	*ret_bytes = bytes;
 	return n;
+}
+
+int64_t lpd_source_read_into(struct lpd_worker *worker,
+			     struct lpd_session *session, uint32_t source,
+			     uint64_t offset, uint64_t len, uint8_t *bytes)
+{
+	const uint8_t *fetched;
+	int64_t n = read_fetched(worker, session, source, offset, &fetched);
+
+	if (n > 0) {
+		n = lpd_min(n, len);
+		memcpy(bytes, fetched, n);
+	}
+	if (n)
+		return n;
+	n = read_now(&session->sources[source], offset, len, bytes);
+	return n == -EINPROGRESS ? read_later(worker, session, source, offset,
+					      lpd_min(len, LPD_READ_SIZE))
+				 : n;
 }
 
 void lpd_source_forget(struct lpd_worker *worker, struct lpd_session *session)

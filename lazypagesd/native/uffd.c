@@ -67,19 +67,29 @@ int lpd_uffd_probe(int fd)
 	return 0;
 }
 
+static int map_cached(int fd, uint64_t addr, uint64_t len)
+{
+	struct uffdio_continue cont = {
+		.range = {.start = addr, .len = len},
+	};
+
+	return ioctl(fd, UFFDIO_CONTINUE, &cont) < 0 ? -errno : 0;
+}
+
 int lpd_uffd_registered(int fd, uint64_t addr, uint64_t len)
 {
 	/*
 	 * There is no page cache behind anonymous memory to go on with
 	 * (EINVAL), but the mapping is looked up first (ENOENT).
 	 */
-	struct uffdio_continue cont = {
-		.range = {.start = addr, .len = len},
-	};
+	int rc = map_cached(fd, addr, len);
 
-	if (ioctl(fd, UFFDIO_CONTINUE, &cont) == 0)
-		return 1;
-	if (errno == ESRCH || errno == EAGAIN)
-		return -errno;
-	return errno != ENOENT;
+	return rc == -ESRCH || rc == -EAGAIN ? rc : rc != -ENOENT;
+}
+
+int lpd_uffd_is_shared(int fd, uint64_t addr, uint64_t len)
+{
+	int rc = map_cached(fd, addr, len);
+
+	return rc == -ESRCH || rc == -EAGAIN ? rc : !rc || rc == -EEXIST;
 }

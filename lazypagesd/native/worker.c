@@ -204,6 +204,7 @@ static void detach(struct lpd_worker *worker, struct lpd_session *session)
 		return;
 	lpd_reads_release(worker, session);
 	lpd_source_forget(worker, session);
+	lpd_hugetlb_forget(worker, session);
 	if (session->nr_reads || session->nr_jobs)
 		return;
 

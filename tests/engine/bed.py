@@ -79,13 +79,13 @@ class Bed:
         path = self._directory / f"pages-{self._nr_images}.img"
         return Image(path, [(at(page), nr_pages) for page, nr_pages in runs])
 
-    def victim(self, *runs: tuple[int, int], features: int = 0) -> Victim:
-        """Start a process that has mapped and registered runs of pages, its userfaultfd having
-        further *features*."""
+    def victim(self, *runs: tuple[int, int], features: int = 0, flags: int = 0) -> Victim:
+        """Start a process that has mapped and registered runs of pages, with further *flags* of
+        mmap(2), its userfaultfd having further *features*."""
         victim = self._stack.enter_context(Family(self._program, self._directory)).start()
         victim.open(features)
         for page, nr_pages in runs:
-            victim.call("mmap", at(page), nr_pages * PAGE_SIZE)
+            victim.call("mmap", at(page), nr_pages * PAGE_SIZE, flags)
             victim.call("register", at(page), nr_pages * PAGE_SIZE)
         return victim
 

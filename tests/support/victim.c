@@ -118,11 +118,13 @@ static int64_t do_open(const uint64_t *args)
 	return ioctl(uffd, UFFDIO_API, &api) < 0 ? -errno : uffd;
 }
 
-/* args: address, bytes, further flags */
+/* args: address, bytes, further flags; private unless they say otherwise */
 static int64_t do_mmap(const uint64_t *args)
 {
-	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE |
-		    MAP_FIXED_NOREPLACE | (int)args[2];
+	int flags = MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE |
+		    (int)args[2];
+
+	flags |= flags & MAP_SHARED ? 0 : MAP_PRIVATE;
 
 	return result_of((intptr_t)mmap((void *)args[0], args[1],
 					PROT_READ | PROT_WRITE, flags, -1, 0));
