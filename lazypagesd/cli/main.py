@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import sys
@@ -13,6 +12,7 @@ from lazypagesd.cli.criu_options import COMMAND
 from lazypagesd.cli.lazy_pages_options import read_options
 from lazypagesd.cli.usage import CAN_TAKE_OVER_USAGE, LAZY_PAGES_USAGE, SERVE_USAGE, USAGE
 from lazypagesd.errors import LazyPagesError
+from lazypagesd.service import process
 from lazypagesd.service.logs import start_log
 from lazypagesd.service.options import WARNINGS, DropinOptions
 
@@ -35,9 +35,7 @@ def main(words: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"lazypagesd {__version__}\n")
         return 0
     start_log(verbosity=WARNINGS)
-    # What is imported stays: going through it for garbage takes a fifth of the time until we are
-    # ready, and once more at the end.
-    gc.disable()
+    process.import_without_collecting()
     try:
         # First of all words, unlike lazy-pages, which stands where it may with criu.
         if words[:1] == [SERVE]:
@@ -68,7 +66,7 @@ def run_serve(words: Sequence[str]) -> int:
     start_log(verbosity=options.verbosity)
     from lazypagesd.service.serve import run
 
-    collect_from_now_on()
+    process.collect_from_now_on()
     return run(options)
 
 
@@ -85,18 +83,10 @@ def run_can_take_over(words: Sequence[str]) -> int:
 def run_lazy_pages(options: DropinOptions) -> int:
     """Serve one restore, in the place of ``criu lazy-pages``; return the exit code."""
     start_log(verbosity=options.verbosity)
-    # Here, because it brings everything with it, and a wrong option or --help should not wait for
-    # that.
+    # Here, because it brings a lot with it, and a wrong option or --help should not wait for that.
     from lazypagesd.service.dropin import run
 
-    collect_from_now_on()
     return run(options)
-
-
-def collect_from_now_on() -> None:
-    """Look for garbage among what is made from now on, but not among what is there."""
-    gc.freeze()
-    gc.enable()
 
 
 def is_bare(error: Exception) -> bool:

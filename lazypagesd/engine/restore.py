@@ -11,7 +11,7 @@ from typing import Protocol
 from lazypagesd.engine.engine import Engine
 from lazypagesd.engine.pace import EAGER, Pace
 from lazypagesd.engine.pb import record_pb2
-from lazypagesd.engine.restore_record import RestoreRecord
+from lazypagesd.engine.restore_record import RestoreRecord, session_fds_of
 from lazypagesd.engine.session import End, Session, Trouble
 from lazypagesd.engine.state import State
 from lazypagesd.errors import LazyPagesError
@@ -93,7 +93,7 @@ class Restore:
         """
         record = self._record(name, fd, sources, pidfd=pidfd, image_pid=image_pid)
         with contextlib.ExitStack() as undo:
-            undo.callback(fdpass.close_all, fds_of(record))
+            undo.callback(fdpass.close_all, session_fds_of(record))
             self._engine.check_new(name, fd)
             state = State.create(
                 name,
@@ -283,7 +283,7 @@ class Restore:
     def _keep(self, state: State, record: record_pb2.Session) -> None:
         state.record.write(record.SerializeToString())
         files = {source.fd for source in record.sources}
-        self._engine.custody.keep([*fds_of(record), state.fd, *(files - self._kept)])
+        self._engine.custody.keep([*session_fds_of(record), state.fd, *(files - self._kept)])
         self._kept |= files
 
     def _session_ended(self, session: Session) -> None:
@@ -293,8 +293,3 @@ class Restore:
     def _check_ended(self) -> None:
         if self._complete and not self.live:
             self._ended.set()
-
-
-def fds_of(record: record_pb2.Session) -> list[int]:
-    """Return the descriptors that a session owns, but its state's."""
-    return [record.fd, *([record.pidfd] if record.HasField("pidfd") else [])]

@@ -74,3 +74,8 @@ def fds_of(message: record_pb2.Restore) -> list[int]:
         (message.native, "pending"),
     )
     return [getattr(part, name) for part, name in named if part.HasField(name)]
+
+
+def session_fds_of(message: record_pb2.Session) -> list[int]:
+    """Return the descriptors that a session owns, but its state's."""
+    return [message.fd, *([message.pidfd] if message.HasField("pidfd") else [])]

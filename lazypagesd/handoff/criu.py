@@ -36,7 +36,6 @@ from lazypagesd.images.checkpoint import Checkpoint
 from lazypagesd.kernel import fdpass, uffd
 from lazypagesd.sources.file import FileSource
 
-SOCKET_NAME = "lazy-pages.socket"
 PID = struct.Struct("=i")
 WORD = struct.Struct("=I")
 RESTORE_FINISHED = 0x52535446  # "RSTF"; LAZY_PAGES_RESTORE_FINISHED, sent by criu restore

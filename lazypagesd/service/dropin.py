@@ -1,38 +1,37 @@
-"""``lazypagesd lazy-pages``: what takes the place of ``criu lazy-pages``, from its images to its
-exit code."""
+"""``lazypagesd lazy-pages``: what takes the place of ``criu lazy-pages``, from its images to the
+moment at which a restore may connect."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
-import resource
 import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 from lazypagesd.engine.custody import Custody
-from lazypagesd.engine.pace import Pace
 from lazypagesd.engine.pb import record_pb2
-from lazypagesd.engine.restore import Restore
 from lazypagesd.errors import LazyPagesError
-from lazypagesd.handoff import criu
 from lazypagesd.images.checkpoint import Checkpoint
 from lazypagesd.kernel import fdpass
-from lazypagesd.service.criu_handoff import CriuHandoff, sources_of
 from lazypagesd.service.daemonize import daemonize
-from lazypagesd.service.estate import left_connection, left_listener
+from lazypagesd.service.estate import left_listener
 from lazypagesd.service.logs import open_log
 from lazypagesd.service.options import DropinOptions
+from lazypagesd.service.process import (
+    collect_from_now_on,
+    raise_descriptor_limit,
+    stop_interrupting,
+)
 from lazypagesd.service.ready import report_ready
-from lazypagesd.service.restores import Restores
 from lazypagesd.service.succession import Inheritance, keep, leave_word
 
 log = logging.getLogger(__name__)
 
-# criu's; further restores wait in the kernel while one is being accepted.
+# Both are criu's.  Further restores wait in the kernel while one is being accepted.
+SOCKET_NAME = "lazy-pages.socket"
 BACKLOG = 10
 
 
@@ -70,10 +69,12 @@ def run(options: DropinOptions) -> int:
             except (LazyPagesError, OSError):
                 custody.release()
                 raise
-            restores = restores_of(checkpoint, options.pace, custody)
-            code = asyncio.run(restores.serve(listener))
-    restores.report(to_stdout=not options.daemon)
-    return code
+            # Here, because it is a lot, and may come while CRIU restores: whoever connects now, or
+            # faults, waits in the kernel.
+            from lazypagesd.service import criu_restores
+
+            collect_from_now_on()
+            return criu_restores.serve(listener, checkpoint, options, custody)
 
 
 def go_on(options: DropinOptions, inheritance: Inheritance, left: record_pb2.Daemon) -> int:
@@ -86,47 +87,22 @@ def go_on(options: DropinOptions, inheritance: Inheritance, left: record_pb2.Dae
     custody = keep(os.environ, inheritance, wanted=options.keeper)
     if options.daemon and options.pidfile is not None:
         Path(options.pidfile).write_text(str(os.getpid()))
+    from lazypagesd.service import criu_restores
+
+    collect_from_now_on()
     listener = left_listener(left, socket.SOCK_STREAM)
     with Checkpoint.open(left.images) as checkpoint, listener as sock:
         sock.setblocking(False)
         connections = inheritance.connections(sock, custody)
         inheritance.close_useless(custody)
-        restores = restores_of(checkpoint, options.pace, custody)
-        serving = restores.serve(
+        return criu_restores.serve(
             sock,
+            checkpoint,
+            options,
+            custody,
             estate=inheritance.estate,
             connections=connections,
         )
-        code = asyncio.run(serving)
-    restores.report(to_stdout=not options.daemon)
-    return code
-
-
-def restores_of(checkpoint: Checkpoint, pace: Pace, custody: Custody) -> Restores:
-    """Return the restores, by CRIU, of *checkpoint*, which stays open as long, at *pace*."""
-    sources = sources_of(checkpoint)
-
-    def hand_off(connection: socket.socket, restores: Restores) -> CriuHandoff:
-        record = record_pb2.Restore(
-            owner=fdpass.peer_uid(connection),
-            pace=pace.rate,
-            criu_connection=connection.fileno(),
-        )
-        return CriuHandoff(connection, checkpoint, sources, restores.begin(record))
-
-    def resume(restore: Restore, restores: Restores) -> CriuHandoff:
-        assert restore.record is not None, "it was left by that"
-        left = restore.record.message
-        connection = left_connection(left, "criu_connection", socket.SOCK_STREAM)
-        return CriuHandoff(connection, checkpoint, sources, restore)
-
-    return Restores(hand_off, resume=resume, custody=custody)
-
-
-def stop_interrupting() -> None:
-    """Let SIGINT end us as SIGTERM does, until there is something to lose: without a traceback."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def end_with_keeper(custody: Custody) -> None:
@@ -141,24 +117,18 @@ def end_with_keeper(custody: Custody) -> None:
         signal.signal(number, end)
 
 
-def raise_descriptor_limit() -> None:
-    """Take what the hard limit allows: each process that forks brings two more descriptors."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 @contextlib.contextmanager
 def listening() -> Iterator[socket.socket]:
     """Listen at lazy-pages.socket, here; the file stays behind, as criu's does."""
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(criu.SOCKET_NAME)  # noqa: PTH108 - relative to the work directory, as bind() is
+        os.unlink(SOCKET_NAME)  # noqa: PTH108 - relative to the work directory, as bind() is
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         if not fdpass.ask_for_sender(listener):
             log.info(
                 "the kernel gives no pidfd with a message (Linux 6.5 does):"
                 " the end of a process is found by asking"
             )
-        listener.bind(criu.SOCKET_NAME)
+        listener.bind(SOCKET_NAME)
         listener.listen(BACKLOG)
         listener.setblocking(False)
         yield listener

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lazypagesd.engine.pace import EAGER, Pace
-from lazypagesd.service.metrics.address import Address
+
+if TYPE_CHECKING:
+    from lazypagesd.service.metrics.address import Address
 
 ERRORS_ONLY = 1
 WARNINGS = 2

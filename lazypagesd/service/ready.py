@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 from collections.abc import Sequence
 
 from lazypagesd.errors import ConfigError
@@ -51,6 +50,9 @@ def run_action_scripts(scripts: Sequence[str], *, images_fd: int, output_fd: int
 
 
 def _run(script: str, environment: dict[str, str], output_fd: int) -> str | None:
+    # Here, because few have a script, and all others would be ready later.
+    import subprocess
+
     try:
         done = subprocess.run(
             [script],

@@ -15,12 +15,12 @@ from lazypagesd.engine.restore import Restore
 from lazypagesd.handoff import native
 from lazypagesd.service import reload, systemd, upgrade
 from lazypagesd.service.admission import Admission
-from lazypagesd.service.dropin import raise_descriptor_limit, stop_interrupting
 from lazypagesd.service.estate import left_connection
 from lazypagesd.service.listeners import Listeners, listening
 from lazypagesd.service.metrics.address import Address
 from lazypagesd.service.native_handoff import NativeHandoff
 from lazypagesd.service.options import ServeOptions
+from lazypagesd.service.process import raise_descriptor_limit, stop_interrupting
 from lazypagesd.service.restores import Restores
 from lazypagesd.service.succession import Inheritance, keep
 

@@ -14,7 +14,7 @@ from lazypagesd.keeper import TAKEN_OVER_NAME, Keeper
 from lazypagesd.kernel import fdpass, uffd
 from lazypagesd.service import inherited, systemd
 from lazypagesd.service.custody import capacity_of, custody_of
-from lazypagesd.service.estate import DAEMON_MEMFD_NAME, Estate, is_connected_to, take_stock
+from lazypagesd.service.estate import DAEMON_MEMFD_NAME, Estate, is_connected_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Inheritance:
         taken_over_fd = next((fd for fd, name in sockets.items() if name == TAKEN_OVER_NAME), None)
         if taken_over_fd is not None:
             del sockets[taken_over_fd]
-        return cls(sockets, left, taken_over_fd, take_stock(left))
+        return cls(sockets, left, taken_over_fd, estate_of(left))
 
     def connections(self, listener: socket.socket, custody: Custody) -> list[socket.socket]:
         """Return connections to *listener* that are nobody's: nothing has been asked there yet.
@@ -55,6 +55,16 @@ class Inheritance:
             useless = {fd for fd in useless if uffd.describe(fd) is None}
         custody.drop(useless)
         fdpass.close_all(useless)
+
+
+def estate_of(left: set[int]) -> Estate:
+    """Return what the descriptors that were *left* amount to."""
+    if not left:
+        return Estate()
+    # Here, because it brings the engine with it, which whoever is the first does not wait for.
+    from lazypagesd.service.stock import take_stock
+
+    return take_stock(left)
 
 
 def is_over(fd: int) -> bool:

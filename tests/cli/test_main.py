@@ -122,12 +122,20 @@ def test_help_and_version_are_printed(
     assert capsys.readouterr().out == text
 
 
-def test_nothing_heavy_is_imported_to_read_options() -> None:
-    """What takes long to import is left to the service, so that a wrong option is said at once."""
-    code = "import lazypagesd.cli.main, sys; print(*sys.modules)"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("cli.main", {"asyncio", "google.protobuf", "rich", "cffi", "lazypagesd.native"}),
+        ("service.dropin", {"asyncio", "subprocess", "lazypagesd.engine.engine"}),
+    ],
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(module: str, heavy: set[str]) -> None:
+    """What takes long to import is left to the service, so that a wrong option is said at once;
+    and what serves a restore, until one may connect."""
+    code = f"import lazypagesd.{module}, sys; print(*sys.modules)"
     command = [sys.executable, "-c", code]
     imported = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    assert {"asyncio", "google.protobuf", "rich", "cffi", "lazypagesd.native"}.isdisjoint(imported)
+    assert heavy.isdisjoint(imported)
 
 
 def test_module_is_the_command() -> None:

@@ -80,7 +80,7 @@ SUCCESSORS = tuple(
     f"{ENGINE}.restore:Restore._attach after 1; {point}"
     for point in (
         f"{SERVICE}.inherited:take after 1",
-        f"{SERVICE}.succession:take_stock after 1",
+        f"{SERVICE}.succession:estate_of after 1",
         f"{SERVICE}.restores:Restores._take_over before 1",
         f"{SERVICE}.restores:Restores._take_over after 1",
     )

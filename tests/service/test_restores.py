@@ -20,7 +20,8 @@ from lazypagesd.handoff import criu
 from lazypagesd.images.checkpoint import Checkpoint
 from lazypagesd.service import acceptor as acceptors
 from lazypagesd.service.acceptor import Acceptor
-from lazypagesd.service.dropin import listening, restores_of
+from lazypagesd.service.criu_restores import restores_of
+from lazypagesd.service.dropin import listening
 from lazypagesd.service.restores import Restores
 from lazypagesd.sources.file import FileSource
 from tests.service.conftest import NR_PAGES, Stage
