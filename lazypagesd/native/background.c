@@ -7,8 +7,6 @@
 #define MIN_WINDOW_PAGES 16  /* 64 KiB */
 #define MAX_WINDOW_PAGES 256 /* 1 MiB */
 #define MIN_PIECE_PAGES  16
-/* Of one step, however short the runs are. */
-#define MAX_RUNS 64
 
 uint64_t lpd_background_budget(struct lpd_session *session)
 {
@@ -62,6 +60,38 @@ static uint64_t window_start(struct lpd_session *session, uint64_t addr)
 				  1);
 }
 
+/*
+ * How many bytes of its source are wanted from run first on, to where more than
+ * a page of it is not: that of the fault is in the middle of its neighbourhood.
+ */
+static uint64_t wanted_from(const struct lpd_region *runs, uint32_t first,
+			    uint32_t nr_runs)
+{
+	uint64_t start = runs[first].offset, end = start;
+
+	for (uint32_t i = first;
+	     i < nr_runs && runs[i].source == runs[first].source &&
+	     runs[i].offset >= end && runs[i].offset <= end + LPD_PAGE_SIZE;
+	     i++)
+		end = runs[i].offset +
+		      (uint64_t)runs[i].nr_pages * LPD_PAGE_SIZE;
+	return end - start;
+}
+
+/* Fill run i of those that have been gathered for the step. */
+static enum lpd_outcome fill_gathered(struct lpd_worker *worker,
+				      struct lpd_session *session, uint32_t i,
+				      uint32_t nr_runs, enum lpd_step_kind kind)
+{
+	const struct lpd_region *run = &worker->runs[i];
+
+	/* It was in the same huge page as the one before. */
+	if (lpd_state_test(session->state, run->first_bit))
+		return LPD_FILLED;
+	return lpd_fill_run(worker, session, run,
+			    wanted_from(worker->runs, i, nr_runs), kind);
+}
+
 static enum lpd_outcome fill_neighbourhood(struct lpd_worker *worker,
 					   struct lpd_session *session,
 					   uint64_t addr, uint64_t budget)
@@ -74,23 +104,18 @@ static enum lpd_outcome fill_neighbourhood(struct lpd_worker *worker,
 
 	session->window_end = end;
 	session->window_filled = 0;
-	for (unsigned int i = 0; i < MAX_RUNS && start < end; i++) {
-		struct lpd_region run;
-
-		if (!lpd_state_next_missing(session->state, start,
-					    (end - start) / LPD_PAGE_SIZE,
-					    &run) ||
-		    run.start >= end)
-			break;
-		run.nr_pages = lpd_min(run.nr_pages,
-				       (end - run.start) / LPD_PAGE_SIZE);
+	uint32_t nr_runs =
+		lpd_state_gather(session->state, start, end, UINT64_MAX,
+				 worker->runs, LPD_MAX_RUNS);
+	for (uint32_t i = 0; i < nr_runs; i++) {
 		enum lpd_outcome outcome =
-			lpd_fill_run(worker, session, &run, LPD_STEP_NEIGHBOUR);
+			fill_gathered(worker, session, i, nr_runs,
+				      LPD_STEP_NEIGHBOUR);
+
 		session->window_filled = *filled - before;
 		/* It was but a wish; the drain will come by. */
 		if (outcome != LPD_FILLED)
 			return outcome == LPD_HELD ? LPD_FILLED : outcome;
-		start = lpd_region_end(&run);
 	}
 	return LPD_FILLED;
 }
@@ -122,39 +147,38 @@ static enum lpd_outcome drain_piece(struct lpd_worker *worker,
 {
 	uint64_t piece = lpd_max(session->piece_pages, MIN_PIECE_PAGES);
 
-	budget = lpd_min(budget, piece);
 	lpd_helpers_offer(worker, session);
-	for (unsigned int i = 0; i < MAX_RUNS && budget; i++) {
+	uint32_t nr_runs =
+		lpd_state_gather(session->state, session->drain_addr,
+				 LPD_USER_SPACE_END, lpd_min(budget, piece),
+				 worker->runs, LPD_MAX_RUNS);
+	if (!nr_runs && session->nr_jobs) {
+		session->waits_for_help = 1;
+		return LPD_MISSED;
+	}
+	if (!nr_runs)
+		end_pass(session);
+	for (uint32_t i = 0; i < nr_runs; i++) {
 		uint64_t before = session->state->nr_missing;
-		struct lpd_region run;
-
-		if (!lpd_state_next_missing(session->state, session->drain_addr,
-					    budget, &run)) {
-			if (!session->nr_jobs) {
-				end_pass(session);
-				return LPD_FILLED;
-			}
-			session->waits_for_help = 1;
-			return LPD_MISSED;
-		}
 		enum lpd_outcome outcome =
-			lpd_fill_run(worker, session, &run, LPD_STEP_DRAIN);
+			fill_gathered(worker, session, i, nr_runs,
+				      LPD_STEP_DRAIN);
+
 		if (session->state->nr_missing < before)
 			session->pass_progressed = 1;
 		switch (outcome) {
 		case LPD_FILLED:
-			session->drain_addr = lpd_region_end(&run);
+			session->drain_addr = lpd_region_end(&worker->runs[i]);
 			break;
 		case LPD_HELD:
-			skip_held(session, run.start);
-			break;
+			skip_held(session, worker->runs[i].start);
+			return LPD_FILLED;
 		case LPD_MISSED:
 			session->waits_for_read = 1;
 			return outcome;
 		default:
 			return outcome;
 		}
-		budget -= run.nr_pages;
 	}
 	session->piece_pages = lpd_min(2 * piece, LPD_MAX_PIECE_PAGES);
 	return LPD_FILLED;

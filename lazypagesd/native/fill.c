@@ -217,20 +217,9 @@ static enum lpd_outcome copy_run(struct lpd_worker *worker,
 	return LPD_FILLED;
 }
 
-/* How much to read for a run of which so much is left. */
-static uint64_t read_size(const struct lpd_session *session, uint64_t addr,
-			  uint64_t left)
-{
-	/* Behind a huge page there may be another, which reads for itself. */
-	if (addr == session->huge_end)
-		return LPD_PAGE_SIZE;
-	/* The bytes behind a short run are often the next run's. */
-	return lpd_max(left, LPD_READ_SIZE);
-}
-
 enum lpd_outcome lpd_fill_run(struct lpd_worker *worker,
 			      struct lpd_session *session,
-			      const struct lpd_region *run,
+			      const struct lpd_region *run, uint64_t wanted,
 			      enum lpd_step_kind kind)
 {
 	uint64_t len = (uint64_t)run->nr_pages * LPD_PAGE_SIZE, done = 0;
@@ -246,9 +235,13 @@ enum lpd_outcome lpd_fill_run(struct lpd_worker *worker,
 			outcome = run_huge(worker, session, run, &done, kind);
 			continue;
 		}
-		int64_t n = lpd_source_read(
-			worker, session, run->source, trouble.offset,
-			read_size(session, trouble.addr, len - done), &bytes);
+		/* Behind a huge page may be another, which reads for itself. */
+		bool alone = trouble.addr == session->huge_end;
+		int64_t n =
+			lpd_source_read(worker, session, run->source,
+					trouble.offset,
+					alone ? LPD_PAGE_SIZE : wanted - done,
+					&bytes);
 
 		outcome = n < 0 ? lpd_attempt_unreadable(session, trouble, n)
 				: copy_run(worker, session, run, &done, bytes,

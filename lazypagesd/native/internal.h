@@ -240,11 +240,12 @@ enum lpd_outcome lpd_fill_fault(struct lpd_worker *worker,
 
 /*
  * Fill a run in as few calls as it takes; kind, NEIGHBOUR or DRAIN, is what
- * its pages are counted as.
+ * its pages are counted as.  Of its source, so many bytes from its first page
+ * on will be wanted, of which some are those of runs that follow.
  */
 enum lpd_outcome lpd_fill_run(struct lpd_worker *worker,
 			      struct lpd_session *session,
-			      const struct lpd_region *run,
+			      const struct lpd_region *run, uint64_t wanted,
 			      enum lpd_step_kind kind);
 
 /*

@@ -59,6 +59,7 @@ enum {
 	LPD_HUGE_SIZE = 2 << 20,  /* of a page of hugetlbfs */
 	LPD_NR_ASSEMBLIES = 3,    /* of a worker */
 	LPD_MAX_PIECE_PAGES = 64, /* of drain, when all is quiet: 256 KiB */
+	LPD_MAX_RUNS = 64,        /* filled in one step, however short */
 };
 
 /*
@@ -315,6 +316,14 @@ uint32_t lpd_state_missing_at(const struct lpd_state *state, uint64_t addr,
 			      uint32_t max_pages, struct lpd_region *ret_run);
 uint32_t lpd_state_next_missing(const struct lpd_state *state, uint64_t addr,
 				uint32_t max_pages, struct lpd_region *ret_run);
+
+/*
+ * All runs that begin within [start, end), which they are cut to: at most
+ * max_runs, and of max_pages in all.  Returns how many.
+ */
+uint32_t lpd_state_gather(const struct lpd_state *state, uint64_t start,
+			  uint64_t end, uint64_t max_pages,
+			  struct lpd_region *ret_runs, uint32_t max_runs);
 
 /* ------------------------------------------------------------------------
  * userfaultfd: one function a call, callable from any thread.
@@ -746,6 +755,7 @@ struct lpd_worker {
 	uint32_t nr_idle_steps; /* turns in a row that could do nothing */
 	uint64_t nap_until_ns;  /* when the first of them may do something */
 	uint32_t nr_reads;      /* slots that are not free */
+	struct lpd_region runs[LPD_MAX_RUNS]; /* of the step */
 	/* What staging holds, if staged_session is not NULL. */
 	uint32_t staged_source;
 	uint32_t staged_len;

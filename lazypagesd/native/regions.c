@@ -227,7 +227,7 @@ uint64_t lpd_state_remap(struct lpd_state *state, uint64_t from, uint64_t to,
 /* Of a region, from start on: up to max_pages in a row that are missing. */
 static uint32_t first_run(const struct lpd_state *state,
 			  const struct lpd_region *region, uint64_t start,
-			  uint32_t max_pages, struct lpd_region *ret_run)
+			  uint64_t max_pages, struct lpd_region *ret_run)
 {
 	struct lpd_region rest;
 
@@ -259,22 +259,42 @@ uint32_t lpd_state_missing_at(const struct lpd_state *state, uint64_t addr,
 	return first_run(state, region, addr, max_pages, ret_run);
 }
 
-uint32_t lpd_state_next_missing(const struct lpd_state *state, uint64_t addr,
-				uint32_t max_pages, struct lpd_region *ret_run)
+uint32_t lpd_state_gather(const struct lpd_state *state, uint64_t start,
+			  uint64_t end, uint64_t max_pages,
+			  struct lpd_region *ret_runs, uint32_t max_runs)
 {
 	uint64_t nr_regions;
 	const struct lpd_region *regions =
 		lpd_state_regions(state, &nr_regions);
+	uint64_t i = first_after(regions, nr_regions, start);
+	uint32_t n = 0;
 
-	for (uint64_t i = first_after(regions, nr_regions, addr);
-	     i < nr_regions; i++) {
-		uint32_t nr_pages =
-			first_run(state, &regions[i], addr, max_pages, ret_run);
+	while (n < max_runs && max_pages && i < nr_regions &&
+	       regions[i].start < end) {
+		struct lpd_region *run = &ret_runs[n];
 
-		if (nr_pages)
-			return nr_pages;
+		if (!first_run(state, &regions[i], start, max_pages, run)) {
+			i++;
+			continue;
+		}
+		if (run->start >= end)
+			break;
+		run->nr_pages = lpd_min(run->nr_pages,
+					(end - run->start) / LPD_PAGE_SIZE);
+		max_pages -= run->nr_pages;
+		start = lpd_region_end(run);
+		n++;
 	}
-	return 0;
+	return n;
+}
+
+uint32_t lpd_state_next_missing(const struct lpd_state *state, uint64_t addr,
+				uint32_t max_pages, struct lpd_region *ret_run)
+{
+	return lpd_state_gather(state, addr, LPD_USER_SPACE_END, max_pages,
+				ret_run, 1)
+		       ? ret_run->nr_pages
+		       : 0;
 }
 
 /* Is the range within one registered mapping?  For sure, if it is not. */

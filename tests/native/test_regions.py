@@ -118,10 +118,36 @@ def assert_answers_equal(memory: Memory, model: Model, addr: int, max_pages: int
         missing_run(state, model, addr, max_pages, run) if is_missing else 0
     )
     nr_pages = lib.lpd_state_next_missing(state, addr, max_pages, run)
+    assert gathered(state, addr, 1 << 47, max_pages, 1) == ([span(run)] if nr_pages else [])
     missing = model.next_missing(addr)
     assert nr_pages == (
         0 if missing is None else missing_run(state, model, missing, max_pages, run)
     )
+
+
+def span(run: CData) -> tuple[int, int]:
+    """Return where a run is."""
+    return run.start, run.start + run.nr_pages * PAGE
+
+
+def gathered(
+    state: CData, start: int, end: int, max_pages: int, max_runs: int
+) -> list[tuple[int, int]]:
+    """Return where the runs are that are gathered."""
+    runs = ffi.new("struct lpd_region[]", max_runs)
+    count = lib.lpd_state_gather(state, start, end, max_pages, runs, max_runs)
+    return [span(runs[i]) for i in range(count)]
+
+
+def assert_gathers(memory: Memory, model: Model, start: int, end: int, max_pages: int) -> None:
+    """See that runs from *start* to *end* are all that is missing there, up to *max_pages*."""
+    state = memory.pointer
+    found = gathered(state, start, end, max_pages, NR_PLACES)
+    pages = [addr for low, high in found for addr in range(low, high, PAGE)]
+    missing = (a for a, page in sorted(model.pages.items()) if page[2] not in model.done)
+    assert pages == [a for a in missing if start <= a < end][:max_pages]
+    for few in (1, 3):
+        assert gathered(state, start, end, max_pages, few) == found[:few]
 
 
 def missing_run(state: CData, model: Model, addr: int, max_pages: int, run: CData) -> int:
@@ -160,6 +186,7 @@ def occupied(data: st.DataObject, memory: Memory, model: Model) -> None:
 
 def ask(data: st.DataObject, memory: Memory, model: Model) -> None:
     assert_answers_equal(memory, model, place(data), data.draw(st.integers(1, 100)))
+    assert_gathers(memory, model, *extent(data), data.draw(st.integers(1, 100)))
 
 
 def remap(data: st.DataObject, memory: Memory, model: Model) -> None:
