@@ -18,6 +18,9 @@ from lazypagesd.closing import Closing
 from lazypagesd.images.checkpoint import Checkpoint
 from tests.service.daemon import kill_group
 
+# To see that a process sleeps, and does not merely wait for the next block of a file.
+NR_LOOKS = 5
+LOOK_S = 0.002
 DEADLINE_S = 600.0
 REGION = struct.Struct("=3Q")  # struct region of bare.c
 
@@ -165,9 +168,22 @@ class Serving(Closing):
         assert isinstance(args, Sequence)
         return " ".join(map(str, args))
 
+    def settle(self) -> None:
+        """Wait until it has nothing to do but to wait, as while CRIU makes the processes."""
+        nr_asleep = 0
+        end = time.monotonic() + DEADLINE_S
+        while nr_asleep < NR_LOOKS:
+            time.sleep(LOOK_S)
+            self.check()
+            if time.monotonic() > end:
+                raise BenchError(f"{self.command}: never sleeps")
+            stat = Path(f"/proc/{self.process.pid}/stat").read_text()
+            nr_asleep = nr_asleep + 1 if stat.rpartition(")")[2].split()[0] == "S" else 0
+        self._cpu_at_start_ns = self._cpu_clock_ns()
+
     @property
     def cpu_ns(self) -> int:
-        """What its threads have used of the processors since it was ready."""
+        """What its threads have used of the processors since it was ready, or has settled."""
         return self._cpu_clock_ns() - self._cpu_at_start_ns
 
     def _cpu_clock_ns(self) -> int:

@@ -119,6 +119,7 @@ class HandedOver:
             tempfile.TemporaryDirectory(dir=self._bench.directory) as name,
             Serving(self._bench, handler, self.images, Path(name)) as serving,
         ):
+            serving.settle()
             if before is not None:
                 before(serving)
             process = self._start(touching, Path(name), linger=look is not None)
