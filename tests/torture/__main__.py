@@ -28,6 +28,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--processes", type=int, help="restores at a time (1, or one for each worker)")
     add("--operations", default="", help="letters of operations.c; all by default")
     add("--cold", action="store_true", help="begin with pages that are not in the page cache")
+    add("--pace", default="", help="of the drop-in's drain, as of its --drain")
     add("--vary", action="store_true", help="other settings every round")
     add("--engine", action="store_true", help="the engine alone, and look at its books")
     add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="of it (%(default)s)")
@@ -54,6 +55,7 @@ def settings_of(options: argparse.Namespace, seed: int) -> Settings:
         cold=options.cold,
         nr_workers=nr_workers,
         nr_kills=0 if nr_workers else options.kills,
+        pace="" if nr_workers else options.pace,
     )
     if not options.vary:
         return settings
@@ -62,7 +64,9 @@ def settings_of(options: argparse.Namespace, seed: int) -> Settings:
         nr_threads=(2, 4, 8, 3, 12)[seed % 5],
         size_mib=(256, 64, 512)[seed % 3],
         nr_processes=max(nr_processes, (1, 1, 2, 3)[seed // 3 % 4]),
-        cold=seed % 7 == 0,
+        cold=options.cold or seed % 7 == 0,
+        # Slow enough that much is missing still when the round ends.
+        pace=settings.pace or ("" if nr_workers else ("", "32M", "")[seed // 2 % 3]),
     )
 
 
@@ -76,6 +80,7 @@ def replay(options: argparse.Namespace, settings: Settings, seed: int) -> str:
     words += [f"--operations '{settings.operations}'"] if settings.operations else []
     words += ["--cold"] if settings.cold else []
     words += [f"--engine --workers {settings.nr_workers}"] if settings.nr_workers else []
+    words += [f"--pace {settings.pace}"] if settings.pace else []
     words += [f"--kills {settings.nr_kills}"] if settings.nr_kills else []
     words += [f"--sanitize {options.sanitize}"] if options.sanitize else []
     return " ".join(words)
