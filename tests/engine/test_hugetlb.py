@@ -1,17 +1,13 @@
 """Memory of hugetlbfs: a page of 2 MiB is filled as a whole, whatever the image has of it.
 
-Some facts: MAP_HUGETLB takes pages from a pool, or from elsewhere as far as
-vm.nr_overcommit_hugepages allows.  MADV_DONTNEED drops whole pages of it; MADV_REMOVE, which
+Some facts: MADV_DONTNEED drops whole pages of it; MADV_REMOVE, which
 shared memory knows, may name a part of one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import mmap
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -23,30 +19,15 @@ from lazypagesd.native import lib
 from lazypagesd.sources.file import FileSource, Kind
 from lazypagesd.sources.testing import Short
 from tests.engine.bed import Bed, Runs, at, check, check_moved, check_zero
+from tests.support.hugetlb import HUGE, MAP_HUGETLB, huge_pages, none_free
 from tests.support.image import Image, wrong_pages
 from tests.support.victim import Victim
 
-pytestmark = pytest.mark.uffd
+__all__ = ["huge_pages"]
 
-# asm-generic/mman.h, where Python's mmap has no name for it
-MAP_HUGETLB = 0x40000
-MADV_REMOVE = 9
+pytestmark = [pytest.mark.uffd, pytest.mark.usefixtures("huge_pages")]
 
-HUGE = lib.LPD_HUGE_SIZE // PAGE_SIZE
-OVERCOMMIT = Path("/proc/sys/vm/nr_overcommit_hugepages")
-# What one test needs at most, children included.
-NR_HUGE = 64
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _room() -> Iterator[None]:
-    before = OVERCOMMIT.read_text()
-    try:
-        OVERCOMMIT.write_text(str(NR_HUGE))
-    except OSError as error:
-        pytest.skip(f"{OVERCOMMIT}: {error.strerror}")
-    yield
-    OVERCOMMIT.write_text(before)
+MADV_REMOVE = 9  # asm-generic/mman-common.h; not in Python's mmap
 
 
 def serve(
@@ -266,16 +247,6 @@ async def test_huge_page_with_a_broken_page_is_held(bed: Bed) -> None:
         assert wrong_pages(await victim.end_reading(), image.page(at(3))) == []
         await bed.until_ended(bed.session, End.DRAINED)
         await check(victim, image, 0, 3 * HUGE)
-
-
-@contextlib.contextmanager
-def none_free() -> Iterator[None]:
-    """Let there be no huge page for anybody."""
-    OVERCOMMIT.write_text("0")
-    try:
-        yield
-    finally:
-        OVERCOMMIT.write_text(str(NR_HUGE))
 
 
 async def test_fault_waits_until_there_is_a_page(bed: Bed) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,8 @@ from tests.support.image import Image, wrong_pages
 from tests.support.victim import Family, Victim
 
 BASE = 0x100000000000
+
+Runs = Sequence[tuple[int, int]]
 
 # Runs of pages, (page counted from BASE, how many), in whose memory there are holes.
 RUNS = ((0, 40), (50, 1), (60, 100))
@@ -67,15 +69,23 @@ class Stage:
         self._stack.callback(server.close)
         return server
 
-    def restored(self) -> Restored:
-        """Return a process that nobody serves yet."""
+    def restored(
+        self,
+        runs: Runs = RUNS,
+        nr_pages: int = NR_PAGES,
+        *,
+        features: int = 0,
+        flags: int = 0,
+    ) -> Restored:
+        """Return a process that nobody serves yet, its memory mapped with further *flags*, and its
+        userfaultfd having further *features*."""
         self._nr_images += 1
         path = self.directory / f"pages-{self._nr_images}.img"
-        image = Image(path, [(BASE + page * PAGE_SIZE, count) for page, count in RUNS])
+        image = Image(path, [(BASE + page * PAGE_SIZE, count) for page, count in runs])
         victim = self._stack.enter_context(Family(self._program, self.directory)).start()
-        victim.open()
-        victim.call("mmap", BASE, NR_PAGES * PAGE_SIZE)
-        victim.call("register", BASE, NR_PAGES * PAGE_SIZE)
+        victim.open(features)
+        victim.call("mmap", BASE, nr_pages * PAGE_SIZE, flags)
+        victim.call("register", BASE, nr_pages * PAGE_SIZE)
         restored = Restored(victim, victim.hand_over(), image, os.open(path, os.O_RDONLY))
         self._stack.callback(restored.close)
         self._stack.callback(os.close, restored.file)
