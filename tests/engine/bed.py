@@ -19,14 +19,12 @@ from lazypagesd.images.mm import PAGE_SIZE
 from lazypagesd.kernel.channel import Api, Type, ask, protocol_of, understand
 from lazypagesd.native import lib
 from lazypagesd.sources.file import FileSource
+from tests.native.waiting import EPOLL_WAIT
 from tests.support.image import Image, wrong_pages
 from tests.support.victim import DEADLINE_S, Family, Victim
 
 # Where nothing else of a process ever is.
 BASE = 0x100000000000
-
-# Where in the kernel a thread waits that is in epoll_wait(2), in older and newer ones.
-EPOLL_WAIT = {"ep_poll", "do_epoll_wait"}
 
 Runs = Sequence[tuple[int, int]]
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from pathlib import Path
 
 import pytest
 
-from lazypagesd.engine.session import Trouble
+from lazypagesd.engine.session import Session, Trouble
 from lazypagesd.native import lib
 from lazypagesd.sources.testing import Delayed, Failing, Short
 from tests.native.serving import data_of, serving
 from tests.native.states import PAGE
 from tests.native.toucher import DEADLINE_S
+from tests.native.waiting import EPOLL_WAIT, wait_until
 
 pytestmark = pytest.mark.uffd
 
@@ -30,6 +32,13 @@ def facts(trouble: Trouble) -> tuple[int, str | None, int, int | None, bool]:
         trouble.error.errno,
         trouble.waiting,
     )
+
+
+def wait_asleep(session: Session) -> None:
+    """Return when the session's worker sleeps because it has nothing to do."""
+    assert session.worker is not None
+    place = Path(f"/proc/self/task/{session.worker.thread_id}/wchan")
+    wait_until(lambda: place.read_text() in EPOLL_WAIT, "a worker asleep")
 
 
 @needs_root
@@ -95,6 +104,8 @@ def test_session_whose_read_waits_is_let_go_once_that_ends() -> None:
             async with serving([cold], NR_PAGES) as [served]:
                 served.start_read(0)
                 await asyncio.to_thread(cold.wait_for_read, DEADLINE_S)
+                # Who is about to look for bytes that have come would do so before all else.
+                await asyncio.to_thread(wait_asleep, served.session)
                 served.session.request(lib.LPD_REQUEST_DETACH)
                 assert not lib.lpd_session_detached(served.session.pointer)
                 cold.release()

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 DEADLINE_S = 20.0
 INTERVAL_S = 0.002
+# Where in the kernel a thread waits that is in epoll_wait(2), in older and newer ones.
+EPOLL_WAIT = {"ep_poll", "do_epoll_wait"}
 
 
 def wait_until(happened: Callable[[], bool], what: str) -> None:
