@@ -497,6 +497,9 @@ struct lpd_session {
 	uint32_t wants_quiet; /* see order.c */
 	uint32_t must_read;   /* before anything is tried again */
 	uint64_t read_ns;
+	/* A bit for each message: it is the first that a read(2) has brought.
+	 */
+	uint64_t read_starts[LPD_MAX_MESSAGES / 64];
 	/* Faults that could not be answered yet. */
 	uint32_t nr_pending;
 	uint32_t nr_hot;   /* of them, those that no reader will wake us for */

@@ -108,6 +108,7 @@ struct round {
 	int fd;
 	unsigned int nr_events;
 	uint16_t *order;
+	const uint64_t *read_starts;
 	/* By message: decoded, for there can be many looks at each, */
 	struct lpd_message messages[LPD_MAX_MESSAGES];
 	/* and the echo of a move; 0 if it has left its range mapped. */
@@ -149,10 +150,34 @@ static bool before_fork(const struct lpd_message *event, int child_fd)
 	       is_registered(child_fd, event->remap.to, LPD_PAGE_SIZE) == 1;
 }
 
-static bool after_fork(const struct lpd_message *event, int child_fd)
+/* Were two messages, by their numbers, brought by one read? */
+static bool read_together(const struct round *round, unsigned int first,
+			  unsigned int second)
 {
+	for (unsigned int i = first + 1; i <= second; i++)
+		if (round->read_starts[i / 64] >> i % 64 & 1)
+			return false;
+	return true;
+}
+
+/*
+ * The same of the event order[i - 1], which was read before the FORK order[i].
+ *
+ * A move without an echo has left its range mapped, in the child as well, and
+ * once it has been read its thread may keep from the child what it has moved.
+ * So of such a one the child's mappings say something only if neither can have
+ * gone on before the other was read.
+ */
+static bool after_fork(const struct round *round, unsigned int i)
+{
+	const struct lpd_message *event = at(round, i - 1);
+	unsigned int number = round->order[i - 1];
+	int child_fd = at(round, i)->child_fd;
+
 	/* Where something was unmapped, something else may have grown. */
 	return event->kind == LPD_MESSAGE_REMAP &&
+	       (round->echoes[number] ||
+		read_together(round, number, round->order[i])) &&
 	       is_registered(child_fd, event->remap.from, LPD_PAGE_SIZE) == 1 &&
 	       is_registered(child_fd, event->remap.to, LPD_PAGE_SIZE) == 0;
 }
@@ -161,7 +186,7 @@ static void place_fork(struct round *round, unsigned int i)
 {
 	int child_fd = at(round, i)->child_fd;
 
-	for (; i > 0 && after_fork(at(round, i - 1), child_fd); i--)
+	for (; i > 0 && after_fork(round, i); i--)
 		insert(round->order, i - 1, i);
 	for (; i + 1 < round->nr_events &&
 	       before_fork(at(round, i + 1), child_fd);
@@ -366,6 +391,7 @@ bool lpd_order_arrange(struct lpd_session *session)
 
 	round.fd = session->fd;
 	round.order = session->state->order;
+	round.read_starts = session->read_starts;
 	round.nr_events = session->nr_events;
 	for (unsigned int i = 0; i < round.nr_events; i++) {
 		round.messages[round.order[i]] = event_at(session, i);

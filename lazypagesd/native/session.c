@@ -73,6 +73,7 @@ static int read_messages(struct lpd_session *session)
 	lpd_crash_point("read");
 	if (!first)
 		session->read_ns = lpd_now_ns();
+	session->read_starts[first / 64] |= 1ull << first % 64;
 	session->nr_messages += n;
 	session->nr_spins = 0;
 	return 0;
@@ -101,6 +102,7 @@ static void drop_messages(struct lpd_session *session)
 {
 	lpd_state_clear_messages(session->state, session->nr_messages,
 				 session->protocol->message_size);
+	memset(session->read_starts, 0, sizeof(session->read_starts));
 	session->nr_messages = 0;
 	session->nr_listed = 0;
 	session->nr_events = 0;

@@ -34,13 +34,23 @@ def moved(region: Region, to: int) -> Region:
 
 
 class Fed:
-    """A session that has *messages* to read at once, and no address space."""
+    """A session that has *messages* to read at once, after those that *were_read*, and no address
+    space."""
 
-    def __init__(self, worker: Worker, regions: list[Region], messages: list[bytes]) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        regions: list[Region],
+        messages: list[bytes],
+        *,
+        were_read: list[bytes] | None = None,
+    ) -> None:
         self._worker = worker
         state = State.create("fed", c_regions(regions), len(regions), nr_pages_of(regions), 1)
         readable, writable = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         os.write(writable, b"".join(messages))
+        before = b"".join(were_read or [])
+        ffi.buffer(state.pointer.messages)[: len(before)] = before
         self.session = Session("fed", readable, state, [])
         self._writable = writable
         worker.attach(self.session)

@@ -87,6 +87,22 @@ def test_move_waits_for_a_fork_whose_child_has_not_seen_it(
 
 
 @pytest.mark.uffd
+def test_move_that_stays_and_was_read_before_took_place_before(
+    worker: Worker, child: Child, userfaultfd: int
+) -> None:
+    """MREMAP_DONTUNMAP leaves its range to the child as well, and its thread, which has gone on
+    since it was read, may have kept from the child what it moved."""
+    child.register()
+    region = Region(child.place, 2, 0, 0)
+    remap, fork = message(REMAP, child.place, BASE, SIZE), message(FORK, userfaultfd)
+    with Fed(worker, [region], [fork], were_read=[remap]) as fed:
+        fed.wait_for_fork()
+        assert fed.regions() == [moved(region, BASE)]
+        fed.finish()
+        assert fed.regions() == [moved(region, BASE)]
+
+
+@pytest.mark.uffd
 @pytest.mark.parametrize("fork_first", FORK_FIRST)
 def test_fork_waits_for_an_unmapping_if_the_child_has_not_got_the_place(
     worker: Worker, child: Child, userfaultfd: int, fork_first: bool
