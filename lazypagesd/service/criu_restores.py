@@ -15,6 +15,7 @@ from lazypagesd.kernel import fdpass
 from lazypagesd.service.criu_handoff import CriuHandoff, sources_of
 from lazypagesd.service.estate import Estate, left_connection
 from lazypagesd.service.options import DropinOptions
+from lazypagesd.service.process import release_signals
 from lazypagesd.service.restores import Restores
 
 
@@ -33,7 +34,9 @@ def serve(
     *listener*, and of what was left.
     """
     restores = restores_of(checkpoint, options.pace, custody)
-    serving = restores.serve(listener, estate=estate, connections=connections)
+    serving = restores.serve(
+        listener, ready=release_signals, estate=estate, connections=connections
+    )
     code = asyncio.run(serving)
     restores.report(to_stdout=not options.daemon)
     return code

@@ -22,6 +22,7 @@ from lazypagesd.service.logs import open_log
 from lazypagesd.service.options import DropinOptions
 from lazypagesd.service.process import (
     collect_from_now_on,
+    hold_signals,
     raise_descriptor_limit,
     stop_interrupting,
 )
@@ -69,8 +70,10 @@ def run(options: DropinOptions) -> int:
             except (LazyPagesError, OSError):
                 custody.release()
                 raise
-            # Here, because it is a lot, and may come while CRIU restores: whoever connects now, or
-            # faults, waits in the kernel.
+            # Whoever connects from now on, and may have gone on already, must not be lost to one.
+            hold_signals()
+            # Here, because it is a lot, and may come while CRIU restores: who connects, or faults,
+            # waits in the kernel.
             from lazypagesd.service import criu_restores
 
             collect_from_now_on()

@@ -6,11 +6,24 @@ import gc
 import resource
 import signal
 
+HANDLED = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR2}
+
 
 def stop_interrupting() -> None:
     """Let SIGINT end us as SIGTERM does, until there is something to lose: without a traceback."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def hold_signals() -> None:
+    """Let the signals that a daemon acts on wait until release_signals(), in threads that are
+    started meanwhile for ever."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+
+
+def release_signals() -> None:
+    """Take those that have come, and will come, in this thread."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
 
 
 def raise_descriptor_limit() -> None:

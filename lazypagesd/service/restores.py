@@ -369,7 +369,7 @@ class Restores:
     # ---- signals ----
 
     def _terminate(self, number: int, acceptor: Acceptor, group: asyncio.TaskGroup) -> None:
-        if self._stopping or not (self._tasks or self._stays):
+        if self._stopping:
             self._die(number)
         self._stopping = True
         # Not close(), here either: the final word may be there, unread, and its sender gone on.
@@ -377,6 +377,9 @@ class Restores:
         for handoff in self._connected:
             handoff.stop()
         acceptor.close()
+        # Only now it is known whether somebody was in the backlog.
+        if not (self._tasks or self._stays):
+            self._die(number)
         self._check_none_left()
         group.create_task(self._finish(number))
 

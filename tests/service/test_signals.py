@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 import pytest
 
@@ -112,6 +113,36 @@ def test_final_word_that_is_unread_counts(stage: Stage, number: signal.Signals) 
     daemon.send(signal.SIGCONT)
     assert daemon.wait() == 0
     connected.check(7, NR_PAGES)
+    in_backlog.check(7, NR_PAGES)
+
+
+# Brings in what serves restores once the file argv[1] is there.
+LATE = """
+import os, sys, time
+class Late:
+    def find_spec(self, name, path, target=None):
+        while name == "lazypagesd.service.criu_restores" and not os.path.exists(sys.argv[1]):
+            time.sleep(0.001)
+sys.meta_path.insert(0, Late())
+from lazypagesd.cli.main import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@both
+def test_restore_that_is_quicker_than_the_daemon_counts(
+    stage: Stage, number: signal.Signals
+) -> None:
+    """One that was over before the daemon, which had said that it is ready, could accept anybody,
+    is served to the end as well."""
+    come = stage.work / "come"
+    daemon = stage.start(command=[sys.executable, "-c", LATE, str(come)])
+    daemon.wait_ready()
+    in_backlog = stage.released()
+    daemon.send(number)
+    assert daemon.process.poll() is None
+    come.touch()
+    assert daemon.wait() == 0
     in_backlog.check(7, NR_PAGES)
 
 
