@@ -210,7 +210,7 @@ enum lpd_outcome lpd_fill_huge(struct lpd_worker *worker,
 	struct lpd_trouble trouble = {.addr = addr,
 				      .source = UINT32_MAX,
 				      .waiting = fault != NULL};
-	const uint8_t *bytes;
+	const uint8_t *bytes = NULL;
 	int64_t rc = assemble(worker, session, start, &bytes, &trouble);
 
 	session->huge_end = start + LPD_HUGE_SIZE;
