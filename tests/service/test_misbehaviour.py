@@ -212,8 +212,7 @@ def test_no_descriptor_left_for_a_process_fails_its_restore(stage: Stage) -> Non
     # Its connection, and what a next daemon will know of it.
     wait_until(lambda: daemon.nr_fds() == before + 2, lambda: "it does not begin")
     _, hard = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
-    limit = daemon.nr_fds() + 1
-    resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (limit, hard))
+    resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (NR_STANDARD_FDS, hard))
     further.do("descriptor 7", "end")
     further.kill()
     served.do("word", "close")
