@@ -9,7 +9,8 @@
 static bool came_since(const struct lpd_session *session,
 		       const struct lpd_pending *fault)
 {
-	return lpd_hugetlb_was_tried(session, fault->addr) &&
+	return fault->addr < session->huge_filled_end &&
+	       fault->addr >= session->huge_filled_end - LPD_HUGE_SIZE &&
 	       fault->read_ns < session->huge_filled_ns;
 }
 

@@ -98,6 +98,16 @@ static int keep(struct lpd_worker *worker, struct lpd_session *session,
 }
 
 /*
+ * What a session had begun with has ended.  No read wakes it for those that
+ * were held up by that alone.
+ */
+static void let_others_try(struct lpd_session *session)
+{
+	session->must_read = 1;
+	session->waits_for_read = 0;
+}
+
+/*
  * What the huge page at start is to be: 0, and LPD_HUGE_SIZE bytes that are
  * valid until the next call for this worker; or what lpd_source_read() says of
  * the page that *ret_trouble then names.
@@ -108,7 +118,7 @@ static int assemble(struct lpd_worker *worker, struct lpd_session *session,
 {
 	struct lpd_assembly *assembly = kept_for(worker, session);
 
-	/* One at a time, whose reads let the others be tried as well. */
+	/* One at a time, after which the others are tried again. */
 	if (assembly && assembly->start != start)
 		return -EINPROGRESS;
 	if (!assembly) {
@@ -117,27 +127,28 @@ static int assemble(struct lpd_worker *worker, struct lpd_session *session,
 		assembly->have = 0;
 	}
 	assembly->session = NULL;
-	while (assembly->have < LPD_HUGE_SIZE) {
-		int64_t n =
-			assemble_piece(worker, session, assembly, ret_trouble);
 
-		if (n == -EINPROGRESS || n == -EAGAIN)
-			return keep(worker, session, assembly, n);
-		if (n < 0)
-			return n;
-		assembly->have += n;
+	int64_t n = 0;
+	while (n >= 0 && assembly->have < LPD_HUGE_SIZE) {
+		n = assemble_piece(worker, session, assembly, ret_trouble);
+		assembly->have += n < 0 ? 0 : n;
 	}
+	if (n == -EINPROGRESS || n == -EAGAIN)
+		return keep(worker, session, assembly, n);
+	if (assembly != worker->assemblies)
+		let_others_try(session);
 	*ret_bytes = assembly->bytes;
-	return 0;
+	return n < 0 ? n : 0;
 }
 
-void lpd_hugetlb_forget(struct lpd_worker *worker,
-			const struct lpd_session *session)
+void lpd_hugetlb_forget(struct lpd_worker *worker, struct lpd_session *session)
 {
 	struct lpd_assembly *assembly = kept_for(worker, session);
 
-	if (assembly)
-		assembly->session = NULL;
+	if (!assembly)
+		return;
+	assembly->session = NULL;
+	let_others_try(session);
 }
 
 /* A huge page has been filled; fault is NULL if nobody waits for it. */
@@ -236,6 +247,7 @@ enum lpd_outcome lpd_fill_huge(struct lpd_worker *worker,
 	if (rc < 0)
 		return lpd_attempt_refused(session, trouble, rc);
 	count_huge(session, start, fault, kind);
+	session->huge_filled_end = session->huge_end;
 	session->huge_filled_ns = lpd_now_ns();
 	return LPD_FILLED;
 }

@@ -271,8 +271,7 @@ static inline bool lpd_hugetlb_was_tried(const struct lpd_session *session,
 }
 
 /* What was put together of a session is not right any more. */
-void lpd_hugetlb_forget(struct lpd_worker *worker,
-			const struct lpd_session *session);
+void lpd_hugetlb_forget(struct lpd_worker *worker, struct lpd_session *session);
 
 /*
  * How many pages may be filled now that nobody waits for, by the session's

@@ -520,10 +520,11 @@ struct lpd_session {
 	uint32_t pass_progressed; /* drain filled something since address 0 */
 	uint32_t stuck;           /* drain went round and filled nothing */
 	struct lpd_pace pace;
-	/* The end of the huge page that was tried last; 0: none.  When it was
-	 * filled, and when somebody was last told to look whether one is there.
-	 */
+	/* The end of the huge page that was tried last, and of the one that was
+	 * filled last; 0: none.  When that was, and when somebody was last told
+	 * to look whether one is there. */
 	uint64_t huge_end;
+	uint64_t huge_filled_end;
 	uint64_t huge_filled_ns;
 	uint64_t huge_woken_ns;
 	/* A page that is not registered; see attempt.c. */

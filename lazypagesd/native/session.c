@@ -166,6 +166,7 @@ static void apply_event(struct lpd_session *session,
 	lpd_account_event(session, message);
 	lpd_hugetlb_forget(session->worker, session);
 	session->huge_end = 0;
+	session->huge_filled_end = 0;
 	session->absent_addr = 0;
 	session->stuck = 0;
 }

@@ -204,8 +204,10 @@ def blocking(bed: Bed, image_runs: Runs) -> tuple[Image, FileSource]:
     return image, FileSource(ready.name, ready.fd, ready.size, Kind.BLOCKING)
 
 
-async def test_bytes_that_are_waited_for_are_put_together(bed: Bed) -> None:
-    """Of a source that cannot be read at once, a huge page takes many reads; several at a time."""
+@pytest.mark.parametrize("_attempt", range(10))  # it is a matter of who comes first
+async def test_bytes_that_are_waited_for_are_put_together(bed: Bed, _attempt: int) -> None:
+    """Of a source that cannot be read at once, a huge page takes many reads; those that wait
+    meanwhile come to their turn."""
     image, source = blocking(bed, [(2, 8 * HUGE - 4)])
     victim = bed.victim((0, 8 * HUGE), features=Feature.MISSING_HUGETLBFS, flags=MAP_HUGETLB)
     bed.attach(victim, image, source=source)
