@@ -116,11 +116,19 @@ class Daemon:
 
     def wait_for_fds(self, count: int) -> None:
         """Return when it has *count* descriptors open, and no more."""
-        wait_until(lambda: self.nr_fds() == count, lambda: f"{count} open, not {self.nr_fds()}")
+        wait_until(lambda: self.nr_fds() == count, lambda: f"{count} of {self.fds()} to be open")
 
     def nr_fds(self) -> int:
         """Return how many descriptors it has open."""
-        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+        return len(self.fds())
+
+    def fds(self) -> list[str]:
+        """Return its descriptors, each with what it is open on."""
+        found = []
+        for path in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed a moment ago
+                found.append(f"{path.name} {path.readlink()}")
+        return found
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
