@@ -51,6 +51,14 @@ int64_t lpd_attempt_zeropage(struct lpd_session *session, uint64_t addr)
 	return rc;
 }
 
+enum lpd_outcome lpd_attempt_held(struct lpd_session *session,
+				  struct lpd_trouble trouble, uint32_t err)
+{
+	trouble.err = err;
+	lpd_session_hold(session, trouble);
+	return LPD_HELD;
+}
+
 enum lpd_outcome lpd_attempt_refused(struct lpd_session *session,
 				     struct lpd_trouble trouble, int64_t rc)
 {
@@ -66,9 +74,7 @@ enum lpd_outcome lpd_attempt_refused(struct lpd_session *session,
 	case ENOSPC:
 		return LPD_GONE;
 	default:
-		trouble.err = -rc;
-		lpd_session_hold(session, trouble);
-		return LPD_HELD;
+		return lpd_attempt_held(session, trouble, -rc);
 	}
 }
 
@@ -82,9 +88,7 @@ enum lpd_outcome lpd_attempt_unreadable(struct lpd_session *session,
 		session->not_before_ns = lpd_now_ns() + LPD_LATER_NS;
 		return LPD_LATER;
 	default:
-		trouble.err = -rc;
-		lpd_session_hold(session, trouble);
-		return LPD_HELD;
+		return lpd_attempt_held(session, trouble, -rc);
 	}
 }
 

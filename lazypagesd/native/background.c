@@ -137,7 +137,7 @@ static void skip_held(struct lpd_session *session, uint64_t addr)
 		return;
 	session->drain_addr = lpd_region_end(&held);
 	/* All of a huge page is held, whichever of its pages is to blame. */
-	if (lpd_hugetlb_was_tried(session, held.start))
+	if (lpd_hugetlb_ends_at(session->huge_end, held.start))
 		session->drain_addr = session->huge_end;
 }
 

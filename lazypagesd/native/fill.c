@@ -9,8 +9,7 @@
 static bool came_since(const struct lpd_session *session,
 		       const struct lpd_pending *fault)
 {
-	return fault->addr < session->huge_filled_end &&
-	       fault->addr >= session->huge_filled_end - LPD_HUGE_SIZE &&
+	return lpd_hugetlb_ends_at(session->huge_filled_end, fault->addr) &&
 	       fault->read_ns < session->huge_filled_ns;
 }
 

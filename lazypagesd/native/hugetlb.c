@@ -1,6 +1,6 @@
 /*
- * hugetlb.c: the bytes of a huge page, put together from what the image has
- * of its pages.
+ * hugetlb.c: huge pages, each put together from what the image has of its
+ * pages, and filled as a whole.
  *
  * Some facts about hugetlbfs and userfaultfd (man 2 ioctl_userfaultfd, and
  * tried): a page of 2 MiB is there as a whole or not at all.  COPY of less
@@ -40,7 +40,10 @@ bool lpd_hugetlb_begun(struct lpd_worker *worker,
 	return assembly && addr - assembly->start < LPD_HUGE_SIZE;
 }
 
-/* Read a piece of what is missing next, or zeros up to there; 0, or -errno. */
+/*
+ * Put a piece of what is missing in its place, or zeros up to there; how many
+ * bytes, or -errno.
+ */
 static int64_t assemble_piece(struct lpd_worker *worker,
 			      struct lpd_session *session,
 			      struct lpd_assembly *assembly,
@@ -151,13 +154,18 @@ void lpd_hugetlb_forget(struct lpd_worker *worker, struct lpd_session *session)
 	let_others_try(session);
 }
 
+/* The image speaks for none of it any more; for how many pages it did. */
+static uint64_t mark(struct lpd_session *session, uint64_t start)
+{
+	return lpd_state_mark(session->state, start, start + LPD_HUGE_SIZE);
+}
+
 /* A huge page has been filled; fault is NULL if nobody waits for it. */
 static void count_huge(struct lpd_session *session, uint64_t start,
 		       struct lpd_pending *fault, enum lpd_step_kind kind)
 {
 	struct lpd_counters *counters = &session->state->counters;
-	uint64_t nr_pages =
-		lpd_state_mark(session->state, start, start + LPD_HUGE_SIZE);
+	uint64_t nr_pages = mark(session, start);
 
 	LPD_COUNT(counters->fills, 1);
 	LPD_COUNT(counters->pages_zero,
@@ -202,13 +210,9 @@ static enum lpd_outcome skip_huge(struct lpd_session *session, uint64_t start)
 
 	if (rc < 0)
 		return lpd_attempt_refused(session, trouble, rc);
-	if (!rc) {
-		trouble.err = ENOMEM;
-		lpd_session_hold(session, trouble);
-		return LPD_HELD;
-	}
-	LPD_COUNT(session->state->counters.pages_present,
-		  lpd_state_mark(session->state, start, start + LPD_HUGE_SIZE));
+	if (!rc)
+		return lpd_attempt_held(session, trouble, ENOMEM);
+	LPD_COUNT(session->state->counters.pages_present, mark(session, start));
 	return LPD_FILLED;
 }
 
@@ -240,8 +244,7 @@ enum lpd_outcome lpd_fill_huge(struct lpd_worker *worker,
 		if (!lpd_attempt_absent(session, addr))
 			return LPD_AGAIN;
 		LPD_COUNT(session->state->counters.pages_dropped,
-			  lpd_state_mark(session->state, start,
-					 start + LPD_HUGE_SIZE));
+			  mark(session, start));
 		return LPD_FILLED;
 	}
 	if (rc < 0)

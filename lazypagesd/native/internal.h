@@ -210,11 +210,13 @@ void lpd_reads_release(struct lpd_worker *worker, struct lpd_session *session);
 /*
  * Single attempts: COPY and ZEROPAGE of a page, which keep at it while they get
  * EAGAIN for as long as the session insists; and what becomes of a page that is
- * refused, or whose bytes cannot be read, with what is to be told of it.
+ * held, or refused, or whose bytes cannot be read, with what is to be told.
  */
 int64_t lpd_attempt_copy(struct lpd_session *session, uint64_t addr,
 			 const uint8_t *bytes, uint64_t len);
 int64_t lpd_attempt_zeropage(struct lpd_session *session, uint64_t addr);
+enum lpd_outcome lpd_attempt_held(struct lpd_session *session,
+				  struct lpd_trouble trouble, uint32_t err);
 enum lpd_outcome lpd_attempt_refused(struct lpd_session *session,
 				     struct lpd_trouble trouble, int64_t rc);
 enum lpd_outcome lpd_attempt_unreadable(struct lpd_session *session,
@@ -262,12 +264,10 @@ enum lpd_outcome lpd_fill_huge(struct lpd_worker *worker,
 bool lpd_hugetlb_begun(struct lpd_worker *worker,
 		       const struct lpd_session *session, uint64_t addr);
 
-/* Is addr in the huge page that was tried last? */
-static inline bool lpd_hugetlb_was_tried(const struct lpd_session *session,
-					 uint64_t addr)
+/* Is addr in the huge page that ends at end?  0: there is none. */
+static inline bool lpd_hugetlb_ends_at(uint64_t end, uint64_t addr)
 {
-	return addr < session->huge_end &&
-	       addr >= session->huge_end - LPD_HUGE_SIZE;
+	return addr < end && addr >= end - LPD_HUGE_SIZE;
 }
 
 /* What was put together of a session is not right any more. */

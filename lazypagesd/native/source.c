@@ -109,6 +109,19 @@ static int64_t read_later(struct lpd_worker *worker,
 	return -EAGAIN;
 }
 
+/* Read now or, if that would wait, so many bytes later. */
+static int64_t read_or_queue(struct lpd_worker *worker,
+			     struct lpd_session *session, uint32_t source,
+			     uint64_t offset, uint64_t len, uint8_t *bytes,
+			     uint64_t later_len)
+{
+	int64_t n = read_now(&session->sources[source], offset, len, bytes);
+
+	return n == -EINPROGRESS
+		       ? read_later(worker, session, source, offset, later_len)
+		       : n;
+}
+
 static bool staged(const struct lpd_worker *worker,
 		   const struct lpd_session *session, uint32_t source,
 		   uint64_t offset)
@@ -140,13 +153,11 @@ int64_t lpd_source_read(struct lpd_worker *worker, struct lpd_session *session,
 
 	if (!lone)
 		worker->staged_session = NULL;
-	n = read_now(&session->sources[source], offset,
-		     lpd_min(len, LPD_STAGING_SIZE), bytes);
 	/* What somebody waits for is read alone, and is there all the sooner.
 	 */
-	if (n == -EINPROGRESS)
-		return read_later(worker, session, source, offset,
-				  lone ? LPD_PAGE_SIZE : LPD_READ_SIZE);
+	n = read_or_queue(worker, session, source, offset,
+			  lpd_min(len, LPD_STAGING_SIZE), bytes,
+			  lone ? LPD_PAGE_SIZE : LPD_READ_SIZE);
 	if (n < 0)
 		return n;
 	if (!lone) {
@@ -172,10 +183,8 @@ int64_t lpd_source_read_into(struct lpd_worker *worker,
 	}
 	if (n)
 		return n;
-	n = read_now(&session->sources[source], offset, len, bytes);
-	return n == -EINPROGRESS ? read_later(worker, session, source, offset,
-					      lpd_min(len, LPD_READ_SIZE))
-				 : n;
+	return read_or_queue(worker, session, source, offset, len, bytes,
+			     lpd_min(len, LPD_READ_SIZE));
 }
 
 void lpd_source_forget(struct lpd_worker *worker, struct lpd_session *session)

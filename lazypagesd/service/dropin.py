@@ -70,7 +70,7 @@ def run(options: DropinOptions) -> int:
             except (LazyPagesError, OSError):
                 custody.release()
                 raise
-            # Whoever connects from now on, and may have gone on already, must not be lost to one.
+            # Who connects from now on may have gone on when one comes, and must not be lost.
             hold_signals()
             # Here, because it is a lot, and may come while CRIU restores: who connects, or faults,
             # waits in the kernel.
