@@ -19,7 +19,8 @@ from lazypagesd.images.mm import PAGE_SIZE
 from lazypagesd.kernel.channel import Api, Type, ask, protocol_of, understand
 from lazypagesd.native import lib
 from lazypagesd.sources.file import FileSource
-from tests.native.waiting import EPOLL_WAIT
+from tests.native.waiting import is_asleep
+from tests.support.descriptors import descriptors
 from tests.support.image import Image, wrong_pages
 from tests.support.victim import DEADLINE_S, Family, Victim
 
@@ -207,8 +208,8 @@ class Bed:
 
     async def until_asleep(self) -> None:
         """Wait until the first worker sleeps because it has nothing to do for a while."""
-        place = Path(f"/proc/self/task/{self.engine.workers[0].thread_id}/wchan")
-        await self.until(lambda: place.read_text() in EPOLL_WAIT, "a worker asleep")
+        worker = self.engine.workers[0]
+        await self.until(lambda: is_asleep(worker), "a worker asleep")
 
     async def until_changing(self, fd: int) -> None:
         """Wait until an event waits to be read from a descriptor that nobody serves."""
@@ -242,17 +243,6 @@ def negotiate(channel: socket.socket, api: Api) -> Type | None:
     """Ask a process, and wait for its answer."""
     ask(channel, api)
     return understand(api, channel.recv(64))
-
-
-def descriptors() -> dict[str, str]:
-    """Return the descriptors of this process, and what each is open on."""
-    found = {}
-    for path in Path("/proc/self/fd").iterdir():
-        try:
-            found[path.name] = os.fspath(path.readlink())
-        except FileNotFoundError:  # that of the directory itself
-            continue
-    return found
 
 
 def counted(session: Session, names: Iterable[str]) -> dict[str, int]:

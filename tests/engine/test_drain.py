@@ -6,7 +6,8 @@ import pytest
 
 from lazypagesd.engine.session import End
 from lazypagesd.images.mm import PAGE_SIZE
-from tests.engine.bed import Bed, at, check, check_zero, descriptors
+from tests.engine.bed import Bed, at, check, check_zero
+from tests.support.descriptors import descriptors
 from tests.support.image import wrong_pages
 
 pytestmark = pytest.mark.uffd

@@ -30,23 +30,22 @@ pytestmark = [pytest.mark.uffd, pytest.mark.usefixtures("huge_pages")]
 MADV_REMOVE = 9  # asm-generic/mman-common.h; not in Python's mmap
 
 
-def serve(
-    bed: Bed,
-    nr_huge: int,
-    runs: Runs,
-    *,
-    features: int = 0,
-    flags: int = 0,
-    source: FileSource | None = None,
-) -> tuple[Victim, Image]:
-    """Fill a process that has so many huge pages, from the first one on."""
-    victim = bed.victim(
+def huge_victim(bed: Bed, nr_huge: int, *, features: int = 0, flags: int = 0) -> Victim:
+    """Return a process that has so many huge pages, from the first one on."""
+    return bed.victim(
         (0, nr_huge * HUGE),
         features=features | Feature.MISSING_HUGETLBFS,
         flags=MAP_HUGETLB | flags,
     )
+
+
+def serve(
+    bed: Bed, nr_huge: int, runs: Runs, *, features: int = 0, flags: int = 0
+) -> tuple[Victim, Image]:
+    """Fill such a one from an image with *runs*."""
+    victim = huge_victim(bed, nr_huge, features=features, flags=flags)
     image = bed.image(*runs)
-    bed.attach(victim, image, source=source)
+    bed.attach(victim, image)
     return victim, image
 
 
@@ -209,7 +208,7 @@ async def test_bytes_that_are_waited_for_are_put_together(bed: Bed, _attempt: in
     """Of a source that cannot be read at once, a huge page takes many reads; those that wait
     meanwhile come to their turn."""
     image, source = blocking(bed, [(2, 8 * HUGE - 4)])
-    victim = bed.victim((0, 8 * HUGE), features=Feature.MISSING_HUGETLBFS, flags=MAP_HUGETLB)
+    victim = huge_victim(bed, 8)
     bed.attach(victim, image, source=source)
     victim.begin_reading(at(1), nr_threads=8, step_pages=HUGE)
     seen = await victim.end_reading()
@@ -221,7 +220,7 @@ async def test_bytes_that_are_waited_for_are_put_together(bed: Bed, _attempt: in
 async def test_drain_waits_for_bytes_as_well(bed: Bed) -> None:
     """So does what nobody waits for; another session is served beside it."""
     image, source = blocking(bed, [(0, 3 * HUGE)])
-    victim = bed.victim((0, 3 * HUGE), features=Feature.MISSING_HUGETLBFS, flags=MAP_HUGETLB)
+    victim = huge_victim(bed, 3)
     bed.attach(victim, image, source=source)
     other, other_image = serve(bed, 3, [(0, 3 * HUGE)])
     await bed.release()
@@ -235,7 +234,7 @@ async def test_huge_page_with_a_broken_page_is_held(bed: Bed) -> None:
     # Of these two the first is the last in the file.
     image = bed.image((0, HUGE), (HUGE, 2 * HUGE))
     with Short(image.path.read_bytes(), (2 * HUGE + 300) * PAGE_SIZE + 5) as source:
-        victim = bed.victim((0, 3 * HUGE), features=Feature.MISSING_HUGETLBFS, flags=MAP_HUGETLB)
+        victim = huge_victim(bed, 3)
         bed.attach(victim, image, source=source.as_source())
         victim.begin_reading(at(3))
         await bed.until(lambda: bool(bed.troubles), "a word of the page")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,7 @@ from lazypagesd.sources.testing import Delayed, Failing, Short
 from tests.native.serving import data_of, serving
 from tests.native.states import PAGE
 from tests.native.toucher import DEADLINE_S
-from tests.native.waiting import EPOLL_WAIT, wait_until
+from tests.native.waiting import is_asleep, wait_until
 
 pytestmark = pytest.mark.uffd
 
@@ -36,9 +35,9 @@ def facts(trouble: Trouble) -> tuple[int, str | None, int, int | None, bool]:
 
 def wait_asleep(session: Session) -> None:
     """Return when the session's worker sleeps because it has nothing to do."""
-    assert session.worker is not None
-    place = Path(f"/proc/self/task/{session.worker.thread_id}/wchan")
-    wait_until(lambda: place.read_text() in EPOLL_WAIT, "a worker asleep")
+    worker = session.worker
+    assert worker is not None
+    wait_until(lambda: is_asleep(worker), "a worker asleep")
 
 
 @needs_root

@@ -5,11 +5,19 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+from lazypagesd.engine.worker import Worker
 
 DEADLINE_S = 20.0
 INTERVAL_S = 0.002
 # Where in the kernel a thread waits that is in epoll_wait(2), in older and newer ones.
 EPOLL_WAIT = {"ep_poll", "do_epoll_wait"}
+
+
+def is_asleep(worker: Worker) -> bool:
+    """Whether a worker sleeps because it has nothing to do."""
+    return Path(f"/proc/self/task/{worker.thread_id}/wchan").read_text() in EPOLL_WAIT
 
 
 def wait_until(happened: Callable[[], bool], what: str) -> None:

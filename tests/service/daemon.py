@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from tests.support.descriptors import descriptors
+
 DEADLINE_S = 20.0
 
 # What the process of a keeper goes by.
@@ -124,11 +126,7 @@ class Daemon:
 
     def fds(self) -> list[str]:
         """Return its descriptors, each with what it is open on."""
-        found = []
-        for path in Path(f"/proc/{self.process.pid}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # closed a moment ago
-                found.append(f"{path.name} {path.readlink()}")
-        return found
+        return [f"{fd} {what}" for fd, what in descriptors(self.process.pid).items()]
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""

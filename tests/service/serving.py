@@ -3,7 +3,6 @@ alone: a socket, and the messages."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from lazypagesd.proto import handoff_pb2 as pb
 from tests.service.daemon import DEADLINE_S, command_with, wait_until
+from tests.support.descriptors import descriptors
 from tests.support.image import Image
 
 PAGE_SIZE = 4096
@@ -91,11 +91,7 @@ class Server:
 
     def fds(self) -> list[str]:
         """Return what it has open."""
-        found = []
-        for fd in Path(f"/proc/{self.process.pid}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # closed a moment ago
-                found.append(os.fspath(fd.readlink()))
-        return sorted(found)
+        return sorted(descriptors(self.process.pid).values())
 
     def nr_sockets(self) -> int:
         """Return how many of them are sockets."""

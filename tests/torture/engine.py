@@ -23,7 +23,8 @@ from lazypagesd.images.checkpoint import Checkpoint
 from lazypagesd.images.mm import PAGE_SIZE
 from lazypagesd.images.pagemap import PageMap
 from lazypagesd.sources.file import FileSource
-from tests.engine.bed import accounted, descriptors
+from tests.engine.bed import accounted
+from tests.support.descriptors import descriptors
 
 SOCKET_NAME = "lazy-pages.socket"
 UCRED = struct.Struct("3i")  # of SO_PEERCRED: pid, uid, gid
