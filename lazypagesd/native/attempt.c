@@ -25,29 +25,18 @@
 
 #include "internal.h"
 
-int64_t lpd_attempt_copy(struct lpd_session *session, uint64_t addr,
-			 const uint8_t *bytes, uint64_t len)
+int64_t lpd_attempt(struct lpd_session *session, uint64_t addr,
+		    const uint8_t *bytes, uint64_t len)
 {
+	const struct lpd_protocol *protocol = session->protocol;
 	int64_t rc;
 
 	do {
-		rc = session->protocol->copy(session->fd, addr, bytes, len);
+		rc = bytes ? protocol->copy(session->fd, addr, bytes, len)
+			   : protocol->zeropage(session->fd, addr, len);
 	} while (rc == -EAGAIN && lpd_session_insists(session));
 	if (rc > 0)
-		lpd_crash_point("copied");
-	return rc;
-}
-
-int64_t lpd_attempt_zeropage(struct lpd_session *session, uint64_t addr)
-{
-	int64_t rc;
-
-	do {
-		rc = session->protocol->zeropage(session->fd, addr,
-						 LPD_PAGE_SIZE);
-	} while (rc == -EAGAIN && lpd_session_insists(session));
-	if (rc > 0)
-		lpd_crash_point("zeroed");
+		lpd_crash_point(bytes ? "copied" : "zeroed");
 	return rc;
 }
 

@@ -19,7 +19,7 @@ static enum lpd_outcome fill_zero(struct lpd_worker *worker,
 				  struct lpd_pending *fault)
 {
 	struct lpd_counters *counters = &session->state->counters;
-	int64_t rc = lpd_attempt_zeropage(session, fault->addr);
+	int64_t rc = lpd_attempt(session, fault->addr, NULL, LPD_PAGE_SIZE);
 
 	if (rc == -EINVAL)
 		return lpd_fill_huge(worker, session, fault->addr, fault,
@@ -85,7 +85,7 @@ static enum lpd_outcome fill_image(struct lpd_worker *worker,
 	if (rc < 0)
 		return lpd_attempt_unreadable(session, trouble, rc);
 	len = lpd_min(rc, len);
-	rc = lpd_attempt_copy(session, fault->addr, bytes, len);
+	rc = lpd_attempt(session, fault->addr, bytes, len);
 	if (rc > 0)
 		return filled(session, run->first_bit, fault, rc);
 	switch (-rc) {
@@ -178,8 +178,8 @@ static enum lpd_outcome copy_run(struct lpd_worker *worker,
 		uint64_t addr = run->start + *done, nr_pages = 1;
 
 		piece = lpd_min(piece, first + len - *done);
-		int64_t rc = lpd_attempt_copy(session, addr,
-					      bytes + *done - first, piece);
+		int64_t rc = lpd_attempt(session, addr, bytes + *done - first,
+					 piece);
 
 		switch (rc) {
 		case -EEXIST:

@@ -233,7 +233,7 @@ enum lpd_outcome lpd_fill_huge(struct lpd_worker *worker,
 		fault->kind = LPD_FAULT_COLD;
 	if (rc < 0)
 		return lpd_attempt_unreadable(session, trouble, rc);
-	rc = lpd_attempt_copy(session, start, bytes, LPD_HUGE_SIZE);
+	rc = lpd_attempt(session, start, bytes, LPD_HUGE_SIZE);
 	switch (rc) {
 	case -EEXIST:
 		return fault ? wake_huge(session, fault)

@@ -208,13 +208,13 @@ void lpd_reads_collect(struct lpd_worker *worker);
 void lpd_reads_release(struct lpd_worker *worker, struct lpd_session *session);
 
 /*
- * Single attempts: COPY and ZEROPAGE of a page, which keep at it while they get
- * EAGAIN for as long as the session insists; and what becomes of a page that is
- * held, or refused, or whose bytes cannot be read, with what is to be told.
+ * A single attempt: COPY, or ZEROPAGE if bytes is NULL, which keeps at it while
+ * it gets EAGAIN for as long as the session insists; and what becomes of a page
+ * that is held, or refused, or whose bytes cannot be read, with what is to be
+ * told.
  */
-int64_t lpd_attempt_copy(struct lpd_session *session, uint64_t addr,
-			 const uint8_t *bytes, uint64_t len);
-int64_t lpd_attempt_zeropage(struct lpd_session *session, uint64_t addr);
+int64_t lpd_attempt(struct lpd_session *session, uint64_t addr,
+		    const uint8_t *bytes, uint64_t len);
 enum lpd_outcome lpd_attempt_held(struct lpd_session *session,
 				  struct lpd_trouble trouble, uint32_t err);
 enum lpd_outcome lpd_attempt_refused(struct lpd_session *session,
