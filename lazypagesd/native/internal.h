@@ -24,6 +24,12 @@ static inline uint64_t lpd_max(uint64_t a, uint64_t b)
 	return a > b ? a : b;
 }
 
+static inline bool lpd_overlap(uint64_t start, uint64_t end,
+			       uint64_t other_start, uint64_t other_end)
+{
+	return start < other_end && other_start < end;
+}
+
 #define LPD_NS_PER_MS 1000000ull
 #define LPD_NS_PER_S  1000000000ull
 
@@ -321,6 +327,12 @@ enum lpd_outcome lpd_session_serve(struct lpd_worker *worker,
 /* Message i of the round, decoded. */
 struct lpd_message lpd_session_message(const struct lpd_session *session,
 				       unsigned int i);
+
+/*
+ * Ask the kernel what an earlier attempt to arrange the round wanted to know,
+ * now that the address space is quiet.
+ */
+void lpd_room_ask(struct lpd_session *session);
 
 /*
  * Put the events of a round that come early or late where they belong, and

@@ -41,9 +41,10 @@ enum {
 	 * over.  The former grows with every change that an older daemon cannot
 	 * make sense of: here, or in what is beside a state (record.proto).
 	 */
-	LPD_STATE_VERSION = 3,
-	LPD_STATE_OLDEST = 3,
-	LPD_MAX_MESSAGES = 512, /* of one round */
+	LPD_STATE_VERSION = 4,
+	LPD_STATE_OLDEST = 4,
+	LPD_MAX_MESSAGES = 2048, /* of one round */
+	LPD_MAX_QUESTIONS = 16,  /* about it, to the kernel */
 	LPD_MAX_MESSAGE_SIZE = 32,
 	LPD_NR_LATENCY_BUCKETS = 40,
 	LPD_MAX_THREADS = 64,  /* whose losses are told apart */
@@ -162,9 +163,10 @@ struct lpd_counters {
  *
  * messages is what read(2) writes into.  Slots that hold no message are zero
  * before the read, so that a message is there as soon as the kernel has
- * handed it out, counted or not: its first word is not zero.  order begins with
- * those that have taken effect, as many as commit says.  arranged is the order
- * in which the events of the round were put before the first of them took
+ * handed it out, counted or not: its first word is not zero.  read_starts has a
+ * bit for each that is the first of a read(2), set before it.  order begins
+ * with those that have taken effect, as many as commit says.  arranged is the
+ * order in which the events of the round were put before the first of them took
  * effect; without one, nr_arranged is 0.
  */
 struct lpd_state {
@@ -194,6 +196,7 @@ struct lpd_state {
 	uint32_t nr_arranged;
 	uint32_t reserved_too;
 	uint64_t last_event; /* of a channel: the number of the last one read */
+	uint64_t read_starts[LPD_MAX_MESSAGES / 64];
 	uint8_t messages[LPD_MAX_MESSAGES * LPD_MAX_MESSAGE_SIZE];
 };
 
@@ -451,6 +454,15 @@ struct lpd_pace {
 uint64_t lpd_pace_allow(struct lpd_pace *pace, uint64_t rate, uint64_t now_ns,
 			uint64_t filled);
 
+/* Was something registered at a place once an event had been done? */
+struct lpd_question {
+	uint64_t addr;
+	uint64_t len;
+	uint32_t event; /* the message */
+	uint16_t alone; /* and is not of one mapping with the page below */
+	int16_t answer; /* 1, 0, or -errno; -EAGAIN: to be asked again */
+};
+
 /*
  * Everything about a session that need not outlive the process.  The control
  * plane allocates it zero-filled, sets the first group, and frees it once
@@ -497,9 +509,8 @@ struct lpd_session {
 	uint32_t wants_quiet; /* see order.c */
 	uint32_t must_read;   /* before anything is tried again */
 	uint64_t read_ns;
-	/* A bit for each message: it is the first that a read(2) has brought.
-	 */
-	uint64_t read_starts[LPD_MAX_MESSAGES / 64];
+	uint32_t nr_questions;
+	struct lpd_question questions[LPD_MAX_QUESTIONS];
 	/* Faults that could not be answered yet. */
 	uint32_t nr_pending;
 	uint32_t nr_hot;   /* of them, those that no reader will wake us for */

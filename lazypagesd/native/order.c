@@ -23,11 +23,16 @@
  */
 #include <errno.h>
 
-#include "internal.h"
+#include "round.h"
 
-/* The range that an event makes free; false if it makes none. */
-static bool frees(const struct lpd_message *event, uint64_t *ret_start,
-		  uint64_t *ret_end)
+/*
+ * An echo comes as soon as its thread gets to run; 98 of 100 within so many
+ * reads, with three threads a processor that do nothing but move.
+ */
+#define MAX_ECHO_READS 16
+
+bool lpd_round_frees(const struct lpd_message *event, uint64_t *ret_start,
+		     uint64_t *ret_end)
 {
 	switch (event->kind) {
 	case LPD_MESSAGE_UNMAP:
@@ -43,8 +48,18 @@ static bool frees(const struct lpd_message *event, uint64_t *ret_start,
 	}
 }
 
-/* Take order[from] to place `to`, before those that were there. */
-static void insert(uint16_t *order, unsigned int to, unsigned int from)
+unsigned int lpd_round_reads_between(const struct round *round,
+				     unsigned int first, unsigned int second)
+{
+	const uint64_t *starts = round->session->state->read_starts;
+	unsigned int n = 0;
+
+	for (unsigned int i = first + 1; i <= second; i++)
+		n += starts[i / 64] >> i % 64 & 1;
+	return n;
+}
+
+void lpd_round_insert(uint16_t *order, unsigned int to, unsigned int from)
 {
 	uint16_t event = order[from];
 
@@ -77,7 +92,7 @@ static unsigned int find_blocker(const struct lpd_session *session,
 		struct lpd_message other = event_at(session, j);
 		uint64_t start, end;
 
-		if (j != i && frees(&other, &start, &end) &&
+		if (j != i && lpd_round_frees(&other, &start, &end) &&
 		    lpd_state_occupied(session->state, lpd_max(start, to),
 				       lpd_min(end, to_end)))
 			return j;
@@ -93,7 +108,7 @@ void lpd_order_next(struct lpd_session *session, unsigned int first)
 		unsigned int blocker = find_blocker(session, next, first);
 
 		if (blocker == next) {
-			insert(session->state->order, first, next);
+			lpd_round_insert(session->state->order, first, next);
 			return;
 		}
 		next = blocker;
@@ -101,38 +116,7 @@ void lpd_order_next(struct lpd_session *session, unsigned int first)
 	/* They wait for each other: as they were read, then. */
 }
 
-/* ---- arranging a round ---- */
-
-/* The events of a round while they are arranged. */
-struct round {
-	int fd;
-	unsigned int nr_events;
-	uint16_t *order;
-	const uint64_t *read_starts;
-	/* By message: decoded, for there can be many looks at each, */
-	struct lpd_message messages[LPD_MAX_MESSAGES];
-	/* and the echo of a move; 0 if it has left its range mapped. */
-	uint16_t echoes[LPD_MAX_MESSAGES];
-};
-
-static const struct lpd_message *at(const struct round *round, unsigned int i)
-{
-	return &round->messages[round->order[i]];
-}
-
 /* ---- a fork among other events ---- */
-
-/*
- * 1, 0, or an error when the process is at work and cannot be asked.  The
- * kernel finds nothing either while an operation that has just begun takes it
- * away, so 0 is believed only if there is none afterwards.
- */
-static int is_registered(int fd, uint64_t addr, uint64_t len)
-{
-	int rc = lpd_uffd_registered(fd, addr, len);
-
-	return rc ? rc : lpd_uffd_probe(fd);
-}
 
 /*
  * Did an event that was read next to the FORK, before it or after it, take
@@ -143,21 +127,12 @@ static bool before_fork(const struct lpd_message *event, int child_fd)
 {
 	uint64_t start, end;
 
-	if (!frees(event, &start, &end) ||
-	    is_registered(child_fd, start, LPD_PAGE_SIZE) != 0)
+	if (!lpd_round_frees(event, &start, &end) ||
+	    lpd_uffd_registered(child_fd, start, LPD_PAGE_SIZE) != 0)
 		return false;
 	return event->kind == LPD_MESSAGE_UNMAP ||
-	       is_registered(child_fd, event->remap.to, LPD_PAGE_SIZE) == 1;
-}
-
-/* Were two messages, by their numbers, brought by one read? */
-static bool read_together(const struct round *round, unsigned int first,
-			  unsigned int second)
-{
-	for (unsigned int i = first + 1; i <= second; i++)
-		if (round->read_starts[i / 64] >> i % 64 & 1)
-			return false;
-	return true;
+	       lpd_uffd_registered(child_fd, event->remap.to, LPD_PAGE_SIZE) ==
+		       1;
 }
 
 /*
@@ -170,36 +145,33 @@ static bool read_together(const struct round *round, unsigned int first,
  */
 static bool after_fork(const struct round *round, unsigned int i)
 {
-	const struct lpd_message *event = at(round, i - 1);
+	const struct lpd_message *event = lpd_round_at(round, i - 1);
 	unsigned int number = round->order[i - 1];
-	int child_fd = at(round, i)->child_fd;
+	int child_fd = lpd_round_at(round, i)->child_fd;
 
 	/* Where something was unmapped, something else may have grown. */
 	return event->kind == LPD_MESSAGE_REMAP &&
 	       (round->echoes[number] ||
-		read_together(round, number, round->order[i])) &&
-	       is_registered(child_fd, event->remap.from, LPD_PAGE_SIZE) == 1 &&
-	       is_registered(child_fd, event->remap.to, LPD_PAGE_SIZE) == 0;
+		!lpd_round_reads_between(round, number, round->order[i])) &&
+	       lpd_uffd_registered(child_fd, event->remap.from,
+				   LPD_PAGE_SIZE) == 1 &&
+	       lpd_uffd_registered(child_fd, event->remap.to, LPD_PAGE_SIZE) ==
+		       0;
 }
 
 static void place_fork(struct round *round, unsigned int i)
 {
-	int child_fd = at(round, i)->child_fd;
+	int child_fd = lpd_round_at(round, i)->child_fd;
 
 	for (; i > 0 && after_fork(round, i); i--)
-		insert(round->order, i - 1, i);
+		lpd_round_insert(round->order, i - 1, i);
 	for (; i + 1 < round->nr_events &&
-	       before_fork(at(round, i + 1), child_fd);
+	       before_fork(lpd_round_at(round, i + 1), child_fd);
 	     i++)
-		insert(round->order, i, i + 1);
+		lpd_round_insert(round->order, i, i + 1);
 }
 
 /* ---- events that come late ---- */
-
-static bool is_unmap_from(const struct lpd_message *event, uint64_t start)
-{
-	return event->kind == LPD_MESSAGE_UNMAP && event->range.start == start;
-}
 
 /*
  * The last move among order[0 ... n) that has left what the UNMAP order[n]
@@ -207,18 +179,29 @@ static bool is_unmap_from(const struct lpd_message *event, uint64_t start)
  */
 static unsigned int find_echoing(const struct round *round, unsigned int n)
 {
-	const struct lpd_message *event = at(round, n);
+	const struct lpd_message *event = lpd_round_at(round, n);
 
 	for (unsigned int i = n; i-- > 0;) {
-		const struct lpd_message *move = at(round, i);
+		const struct lpd_message *move = lpd_round_at(round, i);
 
 		if (move->kind == LPD_MESSAGE_REMAP &&
-		    is_unmap_from(event, move->remap.from) &&
+		    lpd_round_unmaps_from(event, move->remap.from) &&
 		    event->range.end == move->remap.from + move->remap.len &&
-		    !round->echoes[round->order[i]])
+		    !round->echoed[round->order[i]])
 			return i;
 	}
 	return n;
+}
+
+/*
+ * A move that stays has none, and its range may be unmapped later.  Nothing is
+ * lost if that is left out; but it does not say when the call has returned.
+ */
+static void note_echo(struct round *round, unsigned int move, unsigned int echo)
+{
+	round->echoed[move] = true;
+	if (lpd_round_reads_between(round, move, echo) <= MAX_ECHO_READS)
+		round->echoes[move] = echo;
 }
 
 /* Leave out the echoes, which say nothing new, and note whose they are. */
@@ -231,10 +214,10 @@ static void drop_echoes(struct round *round)
 		order[nr_kept] = order[i];
 
 		unsigned int move = find_echoing(round, nr_kept);
-		if (move < nr_kept)
-			round->echoes[order[move]] = order[i];
-		else
+		if (move == nr_kept)
 			nr_kept++;
+		else
+			note_echo(round, order[move], order[i]);
 	}
 	round->nr_events = nr_kept;
 }
@@ -248,11 +231,11 @@ static unsigned int find_shrinking(const struct round *round, unsigned int n)
 	const uint16_t *order = round->order;
 
 	for (unsigned int i = n; i-- > 0;) {
-		const struct lpd_message *move = at(round, i);
+		const struct lpd_message *move = lpd_round_at(round, i);
 
 		if (move->kind == LPD_MESSAGE_REMAP &&
-		    is_unmap_from(at(round, n),
-				  move->remap.from + move->remap.len) &&
+		    lpd_round_unmaps_from(lpd_round_at(round, n),
+					  move->remap.from + move->remap.len) &&
 		    order[n] < round->echoes[order[i]])
 			return i;
 	}
@@ -263,147 +246,29 @@ static unsigned int find_shrinking(const struct round *round, unsigned int n)
 static void hoist_tails(struct round *round)
 {
 	for (unsigned int i = 0; i < round->nr_events; i++)
-		insert(round->order, find_shrinking(round, i), i);
-}
-
-/* ---- a place that was made free, of which the state knows nothing ---- */
-
-/* Does an event bring something to addr (1), find it there (-1), or neither? */
-static int bears_on(const struct lpd_message *event, uint64_t addr)
-{
-	uint64_t start, end;
-
-	if (event->kind == LPD_MESSAGE_REMAP && event->remap.to <= addr &&
-	    addr < event->remap.to + event->remap.len)
-		return 1;
-	if (event->kind == LPD_MESSAGE_REMOVE) {
-		start = event->range.start;
-		end = event->range.end;
-	} else if (!frees(event, &start, &end)) {
-		return 0;
-	}
-	return start <= addr && addr < end ? -1 : 0;
-}
-
-/*
- * Is something registered at addr, now that the address space is quiet, that
- * has not grown there from below?
- */
-static int is_settled(int fd, uint64_t addr)
-{
-	int rc = is_registered(fd, addr, LPD_PAGE_SIZE);
-
-	if (rc != 1)
-		return rc;
-	rc = is_registered(fd, addr - LPD_PAGE_SIZE, 2 * LPD_PAGE_SIZE);
-	return rc < 0 ? rc : !rc;
-}
-
-/*
- * The move order[i] goes to a place that order[j], read later, has made free:
- * before the move, or of what the move had brought?  1: before; 0; or -EAGAIN
- * when more is on its way.
- *
- * In the latter case who made it free knew of the move, whose call had
- * returned, so that its echo had been read.  And then nothing is left there:
- * no later event finds it, and nor does the kernel, unless another event has
- * brought it, or it has grown there, of which nobody tells.  What the move has
- * brought is one mapping, so behind its first page that cannot be told apart;
- * of a move without an echo, whose end nothing tells, that it is one still says
- * more than that part of it may have been unmapped, and grown again, since.
- */
-static int was_freed_before(const struct round *round, unsigned int i,
-			    unsigned int j, uint64_t addr)
-{
-	const struct lpd_message *move = at(round, i);
-	const uint16_t *order = round->order;
-	unsigned int echo = round->echoes[order[i]];
-	bool certain = order[j] < echo;
-
-	/* What MREMAP_DONTUNMAP has left is still mapped. */
-	if (at(round, j)->kind == LPD_MESSAGE_REMAP && !round->echoes[order[j]])
-		return 0;
-	for (unsigned int k = i + 1; k < round->nr_events; k++) {
-		int bearing = k == j ? 0 : bears_on(at(round, k), addr);
-
-		if (bearing)
-			return k > j && bearing < 0 && (certain || !echo);
-	}
-	/* Not even then if the "echo" was another UNMAP. */
-	if (certain)
-		return is_registered(round->fd, addr, LPD_PAGE_SIZE);
-	if (addr == move->remap.to)
-		return is_settled(round->fd, addr);
-	/* No echo tells when the call of MREMAP_DONTUNMAP has returned. */
-	return echo ? 0
-		    : is_registered(round->fd, move->remap.to, move->remap.len);
-}
-
-/*
- * Find room for the move order[i]: take what has made it before the move, and
- * return 1; or 0 if there is nothing of the kind, or -EAGAIN when more is on
- * its way.
- */
-static int find_room(struct round *round, unsigned int i)
-{
-	const uint16_t *order = round->order;
-	uint64_t to = at(round, i)->remap.to;
-	uint64_t to_end = to + at(round, i)->remap.len;
-	bool is_left = true;
-
-	for (unsigned int j = i + 1; is_left && j < round->nr_events; j++) {
-		uint64_t start, end;
-
-		if (!frees(at(round, j), &start, &end) || start >= to_end ||
-		    end <= to || order[j] < order[i])
-			continue;
-
-		int rc = was_freed_before(round, i, j, lpd_max(start, to));
-		if (rc == 1)
-			insert(round->order, i, j);
-		if (rc == 1 || rc == -EAGAIN)
-			return rc;
-		/* It takes all away, so nothing behind it bears on this move.
-		 */
-		is_left = start > to || end < to_end;
-	}
-	return 0;
-}
-
-/* 0, or -EAGAIN when more is on its way. */
-static int place_freed(struct round *round)
-{
-	for (unsigned int i = 0; i < round->nr_events; i++) {
-		int rc;
-
-		/* What is now in this place may in turn need room. */
-		while (at(round, i)->kind == LPD_MESSAGE_REMAP &&
-		       (rc = find_room(round, i)))
-			if (rc < 0)
-				return rc;
-	}
-	return 0;
+		lpd_round_insert(round->order, find_shrinking(round, i), i);
 }
 
 bool lpd_order_arrange(struct lpd_session *session)
 {
-	struct round round; /* 17 KiB: not to be cleared for nothing */
+	struct round round; /* 90 KiB: not to be cleared for nothing */
 
-	round.fd = session->fd;
+	round.session = session;
 	round.order = session->state->order;
-	round.read_starts = session->read_starts;
 	round.nr_events = session->nr_events;
-	for (unsigned int i = 0; i < round.nr_events; i++) {
-		round.messages[round.order[i]] = event_at(session, i);
-		round.echoes[round.order[i]] = 0;
+	round.wants_answer = false;
+	for (unsigned int i = 0; i < session->nr_messages; i++) {
+		round.messages[i] = lpd_session_message(session, i);
+		round.echoes[i] = 0;
+		round.echoed[i] = false;
 	}
 	drop_echoes(&round);
 	hoist_tails(&round);
-	if (place_freed(&round) == -EAGAIN &&
-	    session->nr_messages < LPD_MAX_MESSAGES)
+	lpd_room_make(&round);
+	if (round.wants_answer && session->nr_messages < LPD_MAX_MESSAGES)
 		return false;
 	for (unsigned int i = 0; i < round.nr_events; i++)
-		if (at(&round, i)->kind == LPD_MESSAGE_FORK)
+		if (lpd_round_at(&round, i)->kind == LPD_MESSAGE_FORK)
 			place_fork(&round, i);
 	LPD_COUNT(session->state->counters.events_unmap,
 		  session->nr_events - round.nr_events);

@@ -297,18 +297,6 @@ uint32_t lpd_state_next_missing(const struct lpd_state *state, uint64_t addr,
 		       : 0;
 }
 
-/* Is the range within one registered mapping?  For sure, if it is not. */
-static int is_whole(int fd, uint64_t start, uint64_t end)
-{
-	int rc = lpd_uffd_registered(fd, start, end - start);
-
-	/*
-	 * A move that begins between two looks of the kernel brings a "no"
-	 * for what is about to be elsewhere; the second time it would not.
-	 */
-	return rc ? rc : lpd_uffd_registered(fd, start, end - start);
-}
-
 int lpd_state_prune(struct lpd_state *state, int fd)
 {
 	uint64_t nr_regions, addr = 0;
@@ -327,7 +315,7 @@ int lpd_state_prune(struct lpd_state *state, int fd)
 		addr = run.start;
 		/* Mappings are few and large, and hold many regions each. */
 		len = lpd_min(2 * len, end - addr);
-		while (!(rc = is_whole(fd, addr, addr + len)) &&
+		while (!(rc = lpd_uffd_registered(fd, addr, len)) &&
 		       len > LPD_PAGE_SIZE)
 			len = lpd_max(len / 2 & ~(uint64_t)(LPD_PAGE_SIZE - 1),
 				      LPD_PAGE_SIZE);

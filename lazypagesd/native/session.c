@@ -11,7 +11,6 @@
  * read.  See docs/explanation/architecture.md.
  */
 #include <errno.h>
-#include <string.h>
 
 #include "internal.h"
 
@@ -66,6 +65,7 @@ static int read_messages(struct lpd_session *session)
 	lpd_helpers_revoke(session->worker, session);
 	if (!nr_max)
 		return 0;
+	session->state->read_starts[first / 64] |= 1ull << first % 64;
 	int n = session->protocol->read(session->fd, message_at(session, first),
 					nr_max, &session->state->last_event);
 	if (n < 0)
@@ -73,7 +73,6 @@ static int read_messages(struct lpd_session *session)
 	lpd_crash_point("read");
 	if (!first)
 		session->read_ns = lpd_now_ns();
-	session->read_starts[first / 64] |= 1ull << first % 64;
 	session->nr_messages += n;
 	session->nr_spins = 0;
 	return 0;
@@ -102,11 +101,11 @@ static void drop_messages(struct lpd_session *session)
 {
 	lpd_state_clear_messages(session->state, session->nr_messages,
 				 session->protocol->message_size);
-	memset(session->read_starts, 0, sizeof(session->read_starts));
 	session->nr_messages = 0;
 	session->nr_listed = 0;
 	session->nr_events = 0;
 	session->wants_quiet = 0;
+	session->nr_questions = 0;
 }
 
 static void begin_fork(struct lpd_session *session, int child_fd)
@@ -336,6 +335,7 @@ static enum lpd_outcome gather(struct lpd_session *session)
 	} while (changing && lpd_session_insists(session));
 	if (changing)
 		return LPD_AGAIN;
+	lpd_room_ask(session);
 	if (session->wants_quiet && !lpd_order_arrange(session)) {
 		/* What it has done to the list is to be done anew. */
 		session->nr_listed = 0;

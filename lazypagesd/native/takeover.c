@@ -68,15 +68,18 @@ static uint64_t count_missing(const struct lpd_state *state)
 	return n;
 }
 
-/* Leave whole messages alone, and note the number of the last event. */
+/*
+ * Leave whole messages alone, and note the number of the last event.  Of all
+ * others only the next slot can have been written to, and the rest is sparse.
+ */
 static void mend_messages(struct lpd_state *state)
 {
 	const struct lpd_protocol *protocol = lpd_protocol_get(state->protocol);
 	size_t size = protocol->message_size;
 	unsigned int n = count_messages(state, size);
 
-	memset(state->messages + n * size, 0,
-	       sizeof(state->messages) - n * size);
+	if (n < LPD_MAX_MESSAGES)
+		memset(state->messages + n * size, 0, size);
 	for (unsigned int i = 0; i < n; i++)
 		state->last_event = lpd_max(
 			state->last_event,
@@ -120,6 +123,10 @@ void lpd_state_keep_arrangement(struct lpd_state *state, unsigned int nr_events)
 void lpd_state_clear_messages(struct lpd_state *state, unsigned int nr_messages,
 			      size_t message_size)
 {
+	/* Of the next one as well: the last read may have brought none. */
+	memset(state->read_starts, 0,
+	       lpd_min(nr_messages / 64 + 1, LPD_MAX_MESSAGES / 64) *
+		       sizeof(state->read_starts[0]));
 	/* From the last one, so that what is left can still be counted. */
 	for (unsigned int i = nr_messages; i-- > 0;) {
 		memset(state->messages + i * message_size, 0, message_size);

@@ -84,7 +84,13 @@ int lpd_uffd_registered(int fd, uint64_t addr, uint64_t len)
 	 */
 	int rc = map_cached(fd, addr, len);
 
-	return rc == -ESRCH || rc == -EAGAIN ? rc : rc != -ENOENT;
+	/*
+	 * An operation that began between two looks of the kernel brings the
+	 * same, of what is about to be elsewhere; afterwards it is under way.
+	 */
+	if (rc == -ENOENT)
+		return lpd_uffd_probe(fd);
+	return rc == -ESRCH || rc == -EAGAIN ? rc : 1;
 }
 
 int lpd_uffd_is_shared(int fd, uint64_t addr, uint64_t len)

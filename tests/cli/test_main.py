@@ -18,10 +18,15 @@ import lazypagesd
 from lazypagesd.cli.main import main
 from lazypagesd.cli.usage import CAN_TAKE_OVER_USAGE, LAZY_PAGES_USAGE, USAGE
 from lazypagesd.errors import ImageError
+from lazypagesd.native import lib
 from lazypagesd.service.logs import stop_log
 from lazypagesd.service.options import DropinOptions
 
 Run = Callable[[DropinOptions], int]
+
+# Of states.
+NOW = int(lib.LPD_STATE_VERSION)
+LAST, NEXT = NOW - 1, NOW + 1
 
 
 @pytest.fixture(autouse=True)
@@ -85,9 +90,17 @@ def test_wrong_option_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("said", "code", "message"),
     [
-        ("3 3", 0, "/state-version: version 3 can be taken over\n"),
-        ("3 4", 1, "/state-version: the daemon leaves state of versions 3 to 4, and this"),
-        ("2 3", 1, "/state-version: the daemon leaves state of versions 2 to 3, and this"),
+        (f"{NOW} {NOW}", 0, f"/state-version: version {NOW} can be taken over\n"),
+        (
+            f"{NOW} {NEXT}",
+            1,
+            f"/state-version: the daemon leaves state of versions {NOW} to {NEXT},",
+        ),
+        (
+            f"{LAST} {NOW}",
+            1,
+            f"/state-version: the daemon leaves state of versions {LAST} to {NOW},",
+        ),
         ("", 1, "/state-version: not two versions (b'')\n"),
         (None, 1, "/state-version: No such file or directory\n"),
     ],

@@ -6,6 +6,7 @@ order in which threads come to queue their events cannot be made certain, that o
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 
@@ -48,9 +49,13 @@ class Fed:
         self._worker = worker
         state = State.create("fed", c_regions(regions), len(regions), nr_pages_of(regions), 1)
         readable, writable = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        os.write(writable, b"".join(messages))
+        data = b"".join(messages)
+        fcntl.fcntl(writable, fcntl.F_SETPIPE_SZ, max(len(data), PAGE))
+        assert os.write(writable, data) == len(data)
         before = b"".join(were_read or [])
         ffi.buffer(state.pointer.messages)[: len(before)] = before
+        # Each by a read of its own.
+        state.pointer.read_starts[0] = (1 << len(were_read or [])) - 1
         self.session = Session("fed", readable, state, [])
         self._writable = writable
         worker.attach(self.session)
@@ -84,24 +89,31 @@ class Fed:
             _, detached = self._worker.take_reports()
 
 
-def served(worker: Worker, regions: list[Region], *messages: bytes) -> Fed:
-    """Return a session on which all *messages* have taken effect."""
-    fed = Fed(worker, regions, list(messages))
+def served(worker: Worker, regions: list[Region], *messages: bytes, apart: bool = False) -> Fed:
+    """Return a session on which all *messages* have taken effect: as one read has brought them,
+    or each one *apart*."""
+    fed = Fed(worker, regions, [] if apart else list(messages), were_read=[*messages] * apart)
     fed.finish()
     return fed
 
 
 class Quiet:
-    """A session with messages that were read from a real userfaultfd, as far as it can tell."""
+    """A session with messages that were read from a real userfaultfd, as far as it can tell: at
+    once, or each one *apart*."""
 
-    def __init__(self, worker: Worker, uffd: int, region: Region, *messages: bytes) -> None:
+    def __init__(
+        self, worker: Worker, uffd: int, region: Region, *messages: bytes, apart: bool = False
+    ) -> None:
         state = State.create("quiet", c_regions([region]), 1, region.nr_pages, 1)
         self.session = Session("quiet", uffd, state, [])
         self.session.pointer.nr_messages = len(messages)
+        if apart:
+            state.pointer.read_starts[0] = 2**64 - 1
         size = len(b"".join(messages))
         ffi.buffer(state.pointer.messages)[:size] = b"".join(messages)
         worker.attach(self.session)
-        wait_until(lambda: self.session.counters.events_remap == 1, "the events")
+        nr_moves = sum(message[0] == REMAP for message in messages)
+        wait_until(lambda: self.session.counters.events_remap == nr_moves, "the events")
 
     def bits(self, worker: Worker) -> list[int]:
         """Return what became of the pages; the session is over then."""

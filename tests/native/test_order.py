@@ -79,7 +79,7 @@ def test_one_move_has_one_echo(worker: Worker) -> None:
         message(UNMAP, Z, Z + SIZE),
         message(UNMAP, X, X + SIZE),
     ]
-    with served(worker, [IN_X, IN_Z], *messages) as fed:
+    with served(worker, [IN_X, IN_Z], *messages, apart=True) as fed:
         assert fed.bits == [0, 0, 1, 1]
 
 
@@ -90,7 +90,7 @@ def test_unmapping_of_part_of_a_moved_range_is_no_echo(worker: Worker) -> None:
         message(UNMAP, X, X + SIZE),
         message(UNMAP, Y, Y + PAGE),
     ]
-    with served(worker, [IN_X], *messages) as fed:
+    with served(worker, [IN_X], *messages, apart=True) as fed:
         assert fed.bits == [1, 0]
 
 

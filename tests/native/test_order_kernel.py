@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +85,27 @@ def test_kernel_says_the_tail_of_a_move_before_its_echo() -> None:
             (UNMAP, x, x + PAGE, 0),
         ]
         assert toucher.result(shrinking) == y
+
+
+@pytest.mark.uffd
+def test_kernel_says_what_a_move_discards_before_the_move() -> None:
+    """A move onto registered memory queues the UNMAP of all of its destination, and itself only
+    once that has been read, though it has been done long since."""
+    with Toucher(16) as toucher:
+        uffd = toucher.uffd
+        assert uffd is not None
+        x, z = toucher.arena, toucher.arena + 8 * PAGE
+        toucher.call("mprotect", x, SIZE, mmap.PROT_READ)
+        moving = toucher.start("mremap", x, SIZE, SIZE, MREMAP_MAYMOVE_FIXED, z)
+        wait_readable(uffd, "the event of what it discards")
+        maps = Path(f"/proc/{toucher.pid}/maps").read_text()
+        assert f"{z:x}-{z + SIZE:x} r--p" in maps
+        assert events(uffd, 3) == [
+            (UNMAP, z, z + SIZE, 0),
+            (REMAP, x, z, SIZE),
+            (UNMAP, x, x + SIZE, 0),
+        ]
+        assert toucher.result(moving) == z
 
 
 @pytest.mark.uffd

@@ -121,7 +121,7 @@ def test_memory_of_a_user_is_limited(stage: Stage) -> None:
             client.do(opening())
         clients[0].do(half, stage.restored().fd, file.fileno())
         [reason] = clients[1].refused(half, stage.restored().fd, file.fileno())
-        assert reason.startswith("user 0 has 0.5 MiB of state, and this needs 0.5 MiB more: wait")
+        assert reason.startswith("user 0 has 0.6 MiB of state, and this needs 0.6 MiB more: wait")
         clients[0].close()
         server.wait_for_log("restore 1: ended")
         clients[2].do(half, stage.restored().fd, file.fileno())

@@ -1,0 +1,50 @@
+/*
+ * round.h: the events of a round while they are arranged, by order.c and
+ * room.c.
+ */
+#ifndef LPD_ROUND_H
+#define LPD_ROUND_H
+
+#include "internal.h"
+
+struct round {
+	struct lpd_session *session;
+	unsigned int nr_events;
+	uint16_t *order;
+	/* The kernel was asked something, and could not be. */
+	bool wants_answer;
+	/* By message: decoded, for there can be many looks at each, */
+	struct lpd_message messages[LPD_MAX_MESSAGES];
+	/* the echo of a move; 0 if it seems to have left its range mapped; */
+	uint16_t echoes[LPD_MAX_MESSAGES];
+	/* and whether it had one, or what may be one. */
+	bool echoed[LPD_MAX_MESSAGES];
+};
+
+static inline const struct lpd_message *lpd_round_at(const struct round *round,
+						     unsigned int i)
+{
+	return &round->messages[round->order[i]];
+}
+
+/* The range that an event makes free; false if it makes none. */
+bool lpd_round_frees(const struct lpd_message *event, uint64_t *ret_start,
+		     uint64_t *ret_end);
+
+static inline bool lpd_round_unmaps_from(const struct lpd_message *event,
+					 uint64_t start)
+{
+	return event->kind == LPD_MESSAGE_UNMAP && event->range.start == start;
+}
+
+/* How many reads after the first message, by number, has the second come? */
+unsigned int lpd_round_reads_between(const struct round *round,
+				     unsigned int first, unsigned int second);
+
+/* Take order[from] to place `to`, before those that were there. */
+void lpd_round_insert(uint16_t *order, unsigned int to, unsigned int from);
+
+/* Take what has made room for a move, and was read after it, before it. */
+void lpd_room_make(struct round *round);
+
+#endif
