@@ -23,6 +23,7 @@ from lazypagesd.service.options import DropinOptions
 from lazypagesd.service.process import (
     collect_from_now_on,
     hold_signals,
+    leave_out_tls,
     raise_descriptor_limit,
     stop_interrupting,
 )
@@ -72,6 +73,7 @@ def run(options: DropinOptions) -> int:
                 raise
             # Who connects from now on may have gone on when one comes, and must not be lost.
             hold_signals()
+            leave_out_tls()
             # Here, because it is a lot, and may come while CRIU restores: who connects, or faults,
             # waits in the kernel.
             from lazypagesd.service import criu_restores
@@ -90,6 +92,7 @@ def go_on(options: DropinOptions, inheritance: Inheritance, left: record_pb2.Dae
     custody = keep(os.environ, inheritance, wanted=options.keeper)
     if options.daemon and options.pidfile is not None:
         Path(options.pidfile).write_text(str(os.getpid()))
+    leave_out_tls()
     from lazypagesd.service import criu_restores
 
     collect_from_now_on()

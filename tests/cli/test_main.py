@@ -151,6 +151,18 @@ def test_nothing_heavy_is_imported_before_it_is_needed(module: str, heavy: set[s
     assert heavy.isdisjoint(imported)
 
 
+def test_drop_in_imports_no_tls() -> None:
+    """asyncio would, and it takes long."""
+    code = (
+        "from lazypagesd.service import process, dropin; process.leave_out_tls();"
+        " from lazypagesd.service import criu_restores; import sys;"
+        " print('asyncio' in sys.modules, '_ssl' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "True False\n"
+
+
 def test_module_is_the_command() -> None:
     """`python -m lazypagesd` does the same."""
     command = [sys.executable, "-m", "lazypagesd", "--version"]
