@@ -90,6 +90,7 @@ class Counters:
     events_remove: int
     events_unmap: int
     events_unknown: int
+    orders_guessed: int
     retries: int
     requeues: int
     wakes: int
@@ -170,6 +171,7 @@ FAULTS: dict[str, Column] = {
     "remap": lambda c: c.events_remap,
     "remove": lambda c: c.events_remove,
     "unmap": lambda c: c.events_unmap,
+    "guessed": lambda c: c.orders_guessed,
 }
 
 

@@ -44,7 +44,7 @@ enum {
 	LPD_STATE_VERSION = 4,
 	LPD_STATE_OLDEST = 4,
 	LPD_MAX_MESSAGES = 2048, /* of one round */
-	LPD_MAX_QUESTIONS = 16,  /* about it, to the kernel */
+	LPD_MAX_QUESTIONS = 64,  /* about it, to the kernel */
 	LPD_MAX_MESSAGE_SIZE = 32,
 	LPD_NR_LATENCY_BUCKETS = 40,
 	LPD_MAX_THREADS = 64,  /* whose losses are told apart */
@@ -141,6 +141,8 @@ struct lpd_counters {
 	uint64_t events_remove;
 	uint64_t events_unmap;
 	uint64_t events_unknown;
+	/* Of events, where they could have been in either: see room.c. */
+	uint64_t orders_guessed;
 	uint64_t retries;  /* fills tried again: EAGAIN, ENOMEM */
 	uint64_t requeues; /* faults given back to the kernel to be read anew */
 	uint64_t wakes;    /* faults answered by a WAKE alone */
@@ -458,9 +460,10 @@ uint64_t lpd_pace_allow(struct lpd_pace *pace, uint64_t rate, uint64_t now_ns,
 struct lpd_question {
 	uint64_t addr;
 	uint64_t len;
-	uint32_t event; /* the message */
-	uint16_t alone; /* and is not of one mapping with the page below */
-	int16_t answer; /* 1, 0, or -errno; -EAGAIN: to be asked again */
+	uint32_t event;  /* the message */
+	uint8_t alone;   /* and is it of one mapping with the page below? */
+	uint8_t is_sure; /* asked only to be sure: the order is known */
+	int16_t answer;  /* 0, 1, 2, or -errno; -EAGAIN: to be asked again */
 };
 
 /*

@@ -272,6 +272,8 @@ bool lpd_order_arrange(struct lpd_session *session)
 			place_fork(&round, i);
 	LPD_COUNT(session->state->counters.events_unmap,
 		  session->nr_events - round.nr_events);
+	LPD_COUNT(session->state->counters.orders_guessed,
+		  lpd_room_guesses(session));
 	session->nr_events = round.nr_events;
 	return true;
 }

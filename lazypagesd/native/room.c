@@ -14,7 +14,10 @@
 
 #include "round.h"
 
-/* 1, 0, or -EAGAIN when the process is at work and cannot be asked. */
+/*
+ * 0 or 1; 2 if what is there is of one mapping with the page below, which can
+ * have grown; or -EAGAIN when the process is at work and cannot be asked.
+ */
 static int answer(int fd, const struct lpd_question *question)
 {
 	int rc = lpd_uffd_registered(fd, question->addr, question->len);
@@ -23,36 +26,55 @@ static int answer(int fd, const struct lpd_question *question)
 		return rc;
 	rc = lpd_uffd_registered(fd, question->addr - LPD_PAGE_SIZE,
 				 LPD_PAGE_SIZE + question->len);
-	return rc < 0 ? rc : !rc;
+	return rc < 0 ? rc : 1 + rc;
 }
 
 static bool is_same(const struct lpd_question *a, const struct lpd_question *b)
 {
 	return a->addr == b->addr && a->len == b->len && a->event == b->event &&
-	       a->alone == b->alone;
+	       a->alone == b->alone && a->is_sure == b->is_sure;
+}
+
+static unsigned int find_question(const struct lpd_session *session,
+				  const struct lpd_question *question)
+{
+	unsigned int i = 0;
+
+	while (i < session->nr_questions &&
+	       !is_same(&session->questions[i], question))
+		i++;
+	return i;
+}
+
+/* Remember a question, if there is room. */
+static void note(struct lpd_session *session, unsigned int i,
+		 struct lpd_question question)
+{
+	if (i < session->nr_questions || i == LPD_MAX_QUESTIONS)
+		return;
+	session->questions[session->nr_questions++] = question;
 }
 
 /* As answer(), or what was answered before. */
 static int ask(struct round *round, struct lpd_question question)
 {
 	struct lpd_session *session = round->session;
+	unsigned int i = find_question(session, &question);
 
-	unsigned int i = 0;
-
-	while (i < session->nr_questions &&
-	       !is_same(&session->questions[i], &question))
-		i++;
-	if (i < session->nr_questions) {
-		question.answer = session->questions[i].answer;
-	} else {
-		question.answer = answer(session->fd, &question);
-		if (i < LPD_MAX_QUESTIONS) {
-			session->questions[i] = question;
-			session->nr_questions++;
-		}
-	}
+	question.answer = i < session->nr_questions
+				  ? session->questions[i].answer
+				  : answer(session->fd, &question);
+	note(session, i, question);
 	round->wants_answer |= question.answer == -EAGAIN;
 	return question.answer;
+}
+
+/* Something is there that was not brought, as an event has said already. */
+static void note_guess(struct lpd_session *session,
+		       struct lpd_question question)
+{
+	question.answer = 1;
+	note(session, find_question(session, &question), question);
 }
 
 void lpd_room_ask(struct lpd_session *session)
@@ -63,6 +85,16 @@ void lpd_room_ask(struct lpd_session *session)
 		if (question->answer == -EAGAIN)
 			question->answer = answer(session->fd, question);
 	}
+}
+
+unsigned int lpd_room_guesses(const struct lpd_session *session)
+{
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < session->nr_questions; i++)
+		n += !session->questions[i].is_sure &&
+		     session->questions[i].answer;
+	return n;
 }
 
 /* Does an event say anything about [start, end)? */
@@ -82,6 +114,12 @@ static bool concerns(const struct lpd_message *event, uint64_t start,
 	default:
 		return false;
 	}
+}
+
+static bool brings(const struct lpd_message *event, uint64_t addr)
+{
+	return event->kind == LPD_MESSAGE_REMAP && event->remap.to <= addr &&
+	       addr < event->remap.to + event->remap.len;
 }
 
 /* Does another event go to what a move, read before it, has left? */
@@ -115,32 +153,37 @@ static bool was_freed_before(struct round *round, unsigned int i,
 	/* Had the move's call not returned yet? */
 	bool certain = !lpd_round_reads_between(round, echo ? echo : order[i],
 						order[j]);
+	bool may_have_grown = addr == move->remap.to;
 	struct lpd_question question = {.addr = addr,
 					.len = LPD_PAGE_SIZE,
-					.event = order[j]};
+					.event = order[j],
+					.is_sure = certain,
+					.alone = !certain && may_have_grown};
 
 	/* What MREMAP_DONTUNMAP has left is still mapped. */
 	if (other->kind == LPD_MESSAGE_REMAP && !round->echoes[order[j]])
 		return false;
 	if (follows(move, other))
 		return false;
-	for (unsigned int k = i + 1; k < round->nr_events; k++)
-		if (k != j && concerns(lpd_round_at(round, k), addr, addr + 1))
-			return certain;
+	for (unsigned int k = i + 1; k < round->nr_events; k++) {
+		const struct lpd_message *later = lpd_round_at(round, k);
+
+		if (k == j || !concerns(later, addr, addr + 1))
+			continue;
+		/* What it finds has been left there, or has grown. */
+		if (!certain && k > j && !brings(later, addr))
+			note_guess(round->session, question);
+		return certain;
+	}
 	/* Not even then if the "echo" was another UNMAP. */
 	if (certain)
 		return ask(round, question) != 0;
-	if (addr == move->remap.to) {
-		question.alone = 1;
-	} else {
-		/* No echo tells when a call of MREMAP_DONTUNMAP has returned.
-		 */
-		if (echo)
-			return false;
+	/* No echo tells when a call of MREMAP_DONTUNMAP has returned. */
+	if (!echo && !may_have_grown) {
 		question.addr = move->remap.to;
 		question.len = move->remap.len;
 	}
-	return ask(round, question) == 1;
+	return ask(round, question) == 1 && (may_have_grown || !echo);
 }
 
 /*

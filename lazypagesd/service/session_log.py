@@ -24,6 +24,14 @@ class SessionLog:
         """Log how, and what is lost."""
         fields = self._fields(session, MESSAGE_ID=MessageId.SESSION_ENDED)
         log.info("process %s: %s", session.name, session.end, extra=fields)
+        if guessed := session.counters.orders_guessed:
+            log.warning(
+                "process %s: the order of %d events could not be known: pages that were moved then"
+                " may be wrong; where that matters, restore it anew",
+                session.name,
+                guessed,
+                extra=self._fields(session, MESSAGE_ID=MessageId.ORDER_GUESSED),
+            )
         if session.end is End.ABANDONED:
             log_lost(session, session.counters.nr_missing, restore=self._restore)
 

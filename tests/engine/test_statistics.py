@@ -19,13 +19,13 @@ pages  in image  on demand  neighbour  drain  present  dropped  missing  zero  M
  12.1         5          0          0      5        0        0        0     0  0.0      1
   all       105          3         47     34        1       10       10     1  0.3     10
 faults  read  mean us  p50 us  p99 us  max us  retries  requeues  misses  held  fork\
-  remap  remove  unmap
+  remap  remove  unmap  guessed
     12     4      3.5     4.1     4.5     4.5        0         0       0     0     0    \
-  0       0      0
+  0       0      0        0
   12.1     0      0.0     0.0     0.0     0.0        0         0       0     0     2    \
-  0       0      0
+  0       0      0        0
    all     4      3.5     4.1     4.5     4.5        0         0       0     0     2    \
-  0       0      0
+  0       0      0        0
 latencies from: 2.0 us 2, 4.1 us 1
 4 faults served, mean 3.5 us, 99 % within 4.5 us; 0.3 MiB filled, 10 pages missing
 """

@@ -65,6 +65,7 @@ def test_unmapping_that_one_read_brought_with_the_move_made_room_for_it(
         missing = {message(REMAP, Y, Z, SIZE): (Z, [0, 0])}
         addr, bits = missing.get(finds_it, (Y, [1, 0]))
         assert fed.bits == ([1, 1] if apart else bits)
+        assert fed.session.counters.orders_guessed == apart
         assert apart or [region.start for region in fed.regions()] == [addr]
 
 
@@ -157,6 +158,7 @@ def test_what_was_read_with_the_echo_was_done_before_the_call_had_returned(
         region = Region(BASE, 2, 0, 0)
         quiet = Quiet(worker, toucher.give_uffd(), region, *messages, apart=apart)
         assert regions_of(quiet.session.state.pointer) == [moved(region, Z if apart else place)]
+        assert quiet.session.counters.orders_guessed == apart
         assert quiet.bits(worker) == [0, 0]
 
 

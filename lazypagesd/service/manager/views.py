@@ -31,6 +31,7 @@ SUMS = (
     "events_remove",
     "events_unmap",
     "events_unknown",
+    "orders_guessed",
     "retries",
     "requeues",
     "wakes",

@@ -161,6 +161,12 @@ FAMILIES = (
         of_parts("event", EVENTS),
     ),
     Family(
+        "orders_guessed_total",
+        Kind.COUNTER,
+        "Events whose order could not be known: pages of theirs may be wrong",
+        of_restores(lambda _restore, c: c.orders_guessed),
+    ),
+    Family(
         "retries_total",
         Kind.COUNTER,
         "Fills tried again, for want of quiet or of memory",
