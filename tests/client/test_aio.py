@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import Coroutine
 from pathlib import Path
@@ -161,11 +162,14 @@ def test_cancelled_turn_costs_nothing(stage: Stage) -> None:
 
     async def steps() -> None:
         async with await Restore.open("", server.path) as restore:
+            # Or it might answer before anybody has had time to wait.
+            server.process.send_signal(signal.SIGSTOP)
             adding = asyncio.create_task(hand_over(restore, restored))
             await at_its_wait(adding)
             abort = asyncio.create_task(restore.abort())
             await at_its_wait(abort)
             abort.cancel()
+            server.process.send_signal(signal.SIGCONT)
             await adding
             await restore.finished()
             assert (await restore.release()).ended

@@ -133,9 +133,10 @@ async def test_many_forks_that_fail(bed: Bed) -> None:
         if i == 50:
             bed.restore.release()
         assert await fail_to_fork(victim, "forkas", os.getpid()) == errno.EEXIST
-    assert bed.counters.events_fork >= 50
     async with asyncio.timeout(DEADLINE_S):
         await bed.restore.wait_ended()
+    # Those before the drain in any case, though it may be later that they take effect.
+    assert bed.counters.events_fork >= 50
     assert bed.session.end is End.DRAINED
     assert bed.restore.sessions[1].end is End.GONE
     assert bed.engine.sessions == set()
