@@ -27,6 +27,8 @@ def keepers(daemon: Daemon) -> list[int]:
 
 def kill_and_wait(daemon: Daemon, number: signal.Signals = signal.SIGKILL) -> None:
     """Kill the daemon that serves, and wait for the next one to have taken over."""
+    # A keeper goes by the daemon's name until it has begun.
+    wait_until(lambda: len(keepers(daemon)) == 1, lambda: f"a keeper: {daemon.log}")
     [serving] = daemons(daemon)
     [keeper] = keepers(daemon)
     os.kill(serving, number)
