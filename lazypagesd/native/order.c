@@ -21,8 +21,6 @@
  * The mappings of a forked child, which has run no step yet, tell what came
  * before the fork and what after, where the order of reading is deceptive.
  */
-#include <errno.h>
-
 #include "round.h"
 
 /*
@@ -173,6 +171,11 @@ static void place_fork(struct round *round, unsigned int i)
 
 /* ---- events that come late ---- */
 
+static bool is_unmap_from(const struct lpd_message *event, uint64_t start)
+{
+	return event->kind == LPD_MESSAGE_UNMAP && event->range.start == start;
+}
+
 /*
  * The last move among order[0 ... n) that has left what the UNMAP order[n]
  * tells of, and has had no echo yet; or n.
@@ -185,7 +188,7 @@ static unsigned int find_echoing(const struct round *round, unsigned int n)
 		const struct lpd_message *move = lpd_round_at(round, i);
 
 		if (move->kind == LPD_MESSAGE_REMAP &&
-		    lpd_round_unmaps_from(event, move->remap.from) &&
+		    is_unmap_from(event, move->remap.from) &&
 		    event->range.end == move->remap.from + move->remap.len &&
 		    !round->echoed[round->order[i]])
 			return i;
@@ -234,8 +237,8 @@ static unsigned int find_shrinking(const struct round *round, unsigned int n)
 		const struct lpd_message *move = lpd_round_at(round, i);
 
 		if (move->kind == LPD_MESSAGE_REMAP &&
-		    lpd_round_unmaps_from(lpd_round_at(round, n),
-					  move->remap.from + move->remap.len) &&
+		    is_unmap_from(lpd_round_at(round, n),
+				  move->remap.from + move->remap.len) &&
 		    order[n] < round->echoes[order[i]])
 			return i;
 	}

@@ -97,38 +97,27 @@ unsigned int lpd_room_guesses(const struct lpd_session *session)
 	return n;
 }
 
-/* Does an event say anything about [start, end)? */
+/* Does an event bring something to [start, end)? */
+static bool brings(const struct lpd_message *event, uint64_t start,
+		   uint64_t end)
+{
+	return event->kind == LPD_MESSAGE_REMAP &&
+	       lpd_overlap(start, end, event->remap.to,
+			   event->remap.to + event->remap.len);
+}
+
+/* Does it say anything about it? */
 static bool concerns(const struct lpd_message *event, uint64_t start,
 		     uint64_t end)
 {
-	switch (event->kind) {
-	case LPD_MESSAGE_REMAP:
-		return lpd_overlap(start, end, event->remap.from,
-				   event->remap.from + event->remap.len) ||
-		       lpd_overlap(start, end, event->remap.to,
-				   event->remap.to + event->remap.len);
-	case LPD_MESSAGE_UNMAP:
-	case LPD_MESSAGE_REMOVE:
+	uint64_t first, last;
+
+	if (event->kind == LPD_MESSAGE_REMOVE)
 		return lpd_overlap(start, end, event->range.start,
 				   event->range.end);
-	default:
-		return false;
-	}
-}
-
-static bool brings(const struct lpd_message *event, uint64_t addr)
-{
-	return event->kind == LPD_MESSAGE_REMAP && event->remap.to <= addr &&
-	       addr < event->remap.to + event->remap.len;
-}
-
-/* Does another event go to what a move, read before it, has left? */
-static bool follows(const struct lpd_message *move,
-		    const struct lpd_message *other)
-{
-	return other->kind == LPD_MESSAGE_REMAP &&
-	       lpd_overlap(move->remap.from, move->remap.from + move->remap.len,
-			   other->remap.to, other->remap.to + other->remap.len);
+	return brings(event, start, end) ||
+	       (lpd_round_frees(event, &first, &last) &&
+		lpd_overlap(start, end, first, last));
 }
 
 /*
@@ -163,7 +152,8 @@ static bool was_freed_before(struct round *round, unsigned int i,
 	/* What MREMAP_DONTUNMAP has left is still mapped. */
 	if (other->kind == LPD_MESSAGE_REMAP && !round->echoes[order[j]])
 		return false;
-	if (follows(move, other))
+	/* It goes to what the move, which was read before it, has left. */
+	if (brings(other, move->remap.from, move->remap.from + move->remap.len))
 		return false;
 	for (unsigned int k = i + 1; k < round->nr_events; k++) {
 		const struct lpd_message *later = lpd_round_at(round, k);
@@ -171,7 +161,7 @@ static bool was_freed_before(struct round *round, unsigned int i,
 		if (k == j || !concerns(later, addr, addr + 1))
 			continue;
 		/* What it finds has been left there, or has grown. */
-		if (!certain && k > j && !brings(later, addr))
+		if (!certain && k > j && !brings(later, addr, addr + 1))
 			note_guess(round->session, question);
 		return certain;
 	}

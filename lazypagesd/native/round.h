@@ -31,12 +31,6 @@ static inline const struct lpd_message *lpd_round_at(const struct round *round,
 bool lpd_round_frees(const struct lpd_message *event, uint64_t *ret_start,
 		     uint64_t *ret_end);
 
-static inline bool lpd_round_unmaps_from(const struct lpd_message *event,
-					 uint64_t start)
-{
-	return event->kind == LPD_MESSAGE_UNMAP && event->range.start == start;
-}
-
 /* How many reads after the first message, by number, has the second come? */
 unsigned int lpd_round_reads_between(const struct round *round,
 				     unsigned int first, unsigned int second);
