@@ -44,6 +44,7 @@ def run(options: DropinOptions) -> int:
     was handed over.
     """
     stop_interrupting()
+    leave_out_tls()
     inheritance = Inheritance.take(os.environ)
     if (left := inheritance.estate.daemon) is not None:
         return go_on(options, inheritance, left)
@@ -73,7 +74,6 @@ def run(options: DropinOptions) -> int:
                 raise
             # Who connects from now on may have gone on when one comes, and must not be lost.
             hold_signals()
-            leave_out_tls()
             # Here, because it is a lot, and may come while CRIU restores: who connects, or faults,
             # waits in the kernel.
             from lazypagesd.service import criu_restores
@@ -92,7 +92,6 @@ def go_on(options: DropinOptions, inheritance: Inheritance, left: record_pb2.Dae
     custody = keep(os.environ, inheritance, wanted=options.keeper)
     if options.daemon and options.pidfile is not None:
         Path(options.pidfile).write_text(str(os.getpid()))
-    leave_out_tls()
     from lazypagesd.service import criu_restores
 
     collect_from_now_on()
