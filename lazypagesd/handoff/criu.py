@@ -34,6 +34,7 @@ from lazypagesd.errors import HandoffError
 from lazypagesd.handoff.vetting import reasons_against
 from lazypagesd.images.checkpoint import Checkpoint
 from lazypagesd.kernel import fdpass, uffd
+from lazypagesd.kernel.descriptors import target
 from lazypagesd.sources.file import FileSource
 
 PID = struct.Struct("=i")
@@ -180,7 +181,7 @@ def vet(fd: int, pid: int) -> None:
     found = uffd.describe(fd)
     if found is None:
         raise HandoffError(
-            f"hand-off: the descriptor of pid {pid} is no userfaultfd ({uffd.target(fd)})"
+            f"hand-off: the descriptor of pid {pid} is no userfaultfd ({target(fd)})"
         )
     reasons = reasons_against(found, remedy="ask for all four events in UFFDIO_API")
     if reasons:

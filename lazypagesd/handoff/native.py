@@ -34,7 +34,8 @@ from lazypagesd.handoff.vetting import look_at, reason_against_listener, types_n
 from lazypagesd.images.checkpoint import Checkpoint
 from lazypagesd.images.pagemap import PageMap
 from lazypagesd.images.regions import NamedRegion, RegionTable
-from lazypagesd.kernel import channel, fdpass, pidfd, uffd
+from lazypagesd.kernel import channel, fdpass, pidfd
+from lazypagesd.kernel.descriptors import target
 from lazypagesd.proto import handoff_pb2 as pb
 from lazypagesd.sources.file import FileSource
 
@@ -296,7 +297,7 @@ class Protocol(Closing):
             raise Refused([*reasons, f"only {len(fds)} descriptors came: some are missing"])
         reasons += vet(fds[0], request)
         if request.pidfd and not pidfd.is_pidfd(fds[1]):
-            reasons.append(f"descriptor 1 is no pidfd ({uffd.target(fds[1])})")
+            reasons.append(f"descriptor 1 is no pidfd ({target(fds[1])})")
         first_source = 1 + request.pidfd
         sources, refused = look_at(fds[first_source:])
         reasons += refused

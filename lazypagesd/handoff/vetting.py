@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from lazypagesd.errors import SourceError
 from lazypagesd.kernel import channel, uffd
+from lazypagesd.kernel.descriptors import is_socket, target
 from lazypagesd.proto import handoff_pb2 as pb
 from lazypagesd.sources.file import FileSource
 
@@ -39,27 +40,22 @@ def look_at(fds: Sequence[int]) -> tuple[tuple[FileSource, ...], list[str]]:
     """Return *fds* as sources, and every reason why one cannot be."""
     sources, reasons = [], []
     for i, fd in enumerate(fds):
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            reasons.append(f"file {i}: is no regular file ({uffd.target(fd)})")
-            continue
         try:
-            sources.append(FileSource.of(fd, uffd.target(fd)))
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise SourceError(f"is no regular file ({target(fd)})")
+            sources.append(FileSource.of(fd, target(fd)))
         except SourceError as error:
             reasons.append(f"file {i}: {error}")
+        except OSError as error:
+            reasons.append(f"file {i}: cannot be looked at ({target(fd)}: {error.strerror})")
     return tuple(sources), reasons
 
 
 def reason_against_listener(fd: int) -> str | None:
     """Return why CRIU cannot connect to *fd*."""
-    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-        return f"no socket ({uffd.target(fd)})"
-    copy = os.dup(fd)
-    try:
-        sock = socket.socket(fileno=copy)
-    except OSError as error:  # its path was opened, with O_PATH
-        os.close(copy)
-        return f"the socket cannot be used ({error.strerror})"
-    with sock:
+    if not is_socket(fd):
+        return f"no socket ({target(fd)})"
+    with socket.socket(fileno=os.dup(fd)) as sock:
         if (sock.family, sock.type) != (socket.AF_UNIX, socket.SOCK_STREAM):
             return "the socket is not of AF_UNIX and SOCK_STREAM"
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
@@ -81,10 +77,10 @@ def vet(fd: int, request: pb.AddSession) -> list[str]:
     """Return every reason why the descriptor *fd* cannot be served as *request* wants it."""
     if request.channel:
         reason = channel.reason_against(fd)
-        return [f"descriptor 0 is no channel: {reason} ({uffd.target(fd)})"] if reason else []
+        return [f"descriptor 0 is no channel: {reason} ({target(fd)})"] if reason else []
     found = uffd.describe(fd)
     if found is None:
-        return [f"descriptor 0 is no userfaultfd ({uffd.target(fd)})"]
+        return [f"descriptor 0 is no userfaultfd ({target(fd)})"]
     required = ALL_EVENTS
     if request.never_forks:
         required &= ~uffd.Feature.EVENT_FORK

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import enum
 import errno
-import os
 import socket
-import stat
 import struct
 import sys
 from dataclasses import dataclass
 from typing import Self
 
+from lazypagesd.kernel.descriptors import is_socket
 from lazypagesd.native import lib
 
 API = struct.Struct("=4Q")  # struct lpd_wire_api
@@ -150,7 +149,7 @@ def understand(api: Api, packet: bytes) -> Type | None:
 
 def reason_against(fd: int) -> str | None:
     """Return why *fd* can be no channel."""
-    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+    if not is_socket(fd):
         return "it is no socket"
     sock = socket.socket(fileno=fd)
     try:

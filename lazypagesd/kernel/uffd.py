@@ -16,6 +16,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from lazypagesd.kernel.descriptors import target
+
 UFFD_API = 0xAA
 UFFDIO_WRITEPROTECT = 0xC018AA06  # _IOWR(0xAA, 6, struct uffdio_writeprotect), of 3 u64
 # As in native/uffd.c: lifting a protection that is not there changes nothing.
@@ -57,12 +59,6 @@ class Descriptor:
     negotiated: bool
     features: Feature
     blocking: bool
-
-
-def target(fd: int) -> str:
-    """Return what a descriptor is open on, as /proc shows it; what is no UTF-8 is spelt out."""
-    found = Path(f"/proc/self/fd/{fd}").readlink()
-    return os.fsencode(found).decode(errors="backslashreplace")
 
 
 def describe(fd: int) -> Descriptor | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import socket
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from lazypagesd.engine import restore_record
 from lazypagesd.engine.pb import record_pb2
 from lazypagesd.engine.record import RecordFile
+from lazypagesd.kernel.descriptors import is_socket
 
 if TYPE_CHECKING:
     from lazypagesd.engine.recorder import Recorder
@@ -84,7 +84,7 @@ class Estate:
 
 def is_listening(fd: int) -> bool:
     """Whether *fd* is a socket at which connections are accepted."""
-    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+    if not is_socket(fd):
         return False
     with socket.socket(fileno=os.dup(fd)) as sock:
         return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
@@ -92,7 +92,7 @@ def is_listening(fd: int) -> bool:
 
 def is_connected_to(fd: int, listener: socket.socket) -> bool:
     """Whether *fd* is a connection that was accepted at *listener*."""
-    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+    if not is_socket(fd):
         return False
     with socket.socket(fileno=os.dup(fd)) as sock:
         return (

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from lazypagesd.errors import SessionError
 from lazypagesd.kernel import fdpass
+from lazypagesd.kernel.descriptors import is_open
 
 MAX_STANDARD = 2
 
@@ -47,12 +48,3 @@ def open_standard() -> None:
     while (fd := os.open(os.devnull, os.O_RDWR)) <= MAX_STANDARD:
         pass
     os.close(fd)
-
-
-def is_open(fd: int) -> bool:
-    """Whether a number is in use."""
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True

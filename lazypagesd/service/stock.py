@@ -23,7 +23,8 @@ from lazypagesd.engine.record import RecordFile
 from lazypagesd.engine.recorder import Recorder
 from lazypagesd.engine.state import State
 from lazypagesd.errors import ForeignStateError, LazyPagesError, SessionError
-from lazypagesd.kernel import pidfd, uffd
+from lazypagesd.kernel import pidfd
+from lazypagesd.kernel.descriptors import target
 from lazypagesd.service.estate import (
     DAEMON_MEMFD_NAME,
     Estate,
@@ -56,7 +57,7 @@ def take_stock(fds: Set[int]) -> Estate:
 
 def named(fds: Set[int], name: str) -> list[int]:
     """Return which of *fds* are memfds of that name."""
-    return [fd for fd in sorted(fds) if uffd.target(fd).startswith(f"/memfd:{name}")]
+    return [fd for fd in sorted(fds) if target(fd).startswith(f"/memfd:{name}")]
 
 
 def take(
@@ -66,7 +67,7 @@ def take(
 
     Raises ForeignStateError, before anything has been changed, if it is not for us.
     """
-    name = uffd.target(fd)
+    name = target(fd)
     try:
         how(fd, fds, estate)
     except ForeignStateError as error:
@@ -81,11 +82,11 @@ def take(
 def take_recorders(fds: Set[int]) -> list[Recorder]:
     """Return the flight recorders that can be read, in the order of their workers."""
     found = []
-    for fd in sorted(named(fds, recorder.MEMFD_NAME), key=uffd.target):
+    for fd in sorted(named(fds, recorder.MEMFD_NAME), key=target):
         try:
             found.append(Recorder.take_over(fd))
         except (SessionError, OSError) as error:
-            log.warning("%s: %s, ignoring: what it had is forgotten", uffd.target(fd), error)
+            log.warning("%s: %s, ignoring: what it had is forgotten", target(fd), error)
     return found
 
 

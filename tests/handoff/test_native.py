@@ -29,6 +29,7 @@ from lazypagesd.proto import handoff_pb2 as pb
 from tests.handoff.test_criu import EVENTS, negotiate
 from tests.service.restorer import write_checkpoint
 from tests.service.serving import ABORT, FINISHED, PROGRESS, RELEASE, opening, session
+from tests.support.descriptors import dead_directory
 
 START = 0x100000000000
 PAGE_SIZE = 4096
@@ -319,14 +320,30 @@ def test_criu_is_waited_for_at_a_socket(machine: Machine) -> None:
     assert machine.refuses(FINISHED) == "finished: too late, the hand-off is over"
 
 
+@pytest.mark.uffd
+def test_what_the_kernel_does_not_describe_is_refused(machine: Machine, uffd: int) -> None:
+    """Whatever it is passed as, what fstat() fails for is no more than something else."""
+    with dead_directory() as fd:
+        assert "images" in machine.refuses(opening(images=True), fd)
+    machine.open_images()
+    with dead_directory() as fd:
+        assert "file 0: cannot be looked at (/proc/" in machine.refuses(
+            session([REGION]), uffd, fd
+        )
+        assert "is no pidfd (/proc/" in machine.refuses(session(pidfd=True), uffd, fd)
+        assert "it is no socket (/proc/" in machine.refuses(session(channel=True), fd)
+        assert "is no userfaultfd (/proc/" in machine.refuses(session(), fd)
+        assert "no socket (/proc/" in machine.refuses(SERVE_CRIU, fd)
+
+
 def test_path_of_a_socket_is_refused(machine: Machine) -> None:
-    """What was opened with O_PATH is no socket that can be listened at, and is closed."""
+    """What was opened with O_PATH is no socket, and is closed."""
     machine.open_images()
     path = machine.images / "socket"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(os.fspath(path))
     fd = os.open(path, os.O_PATH)
-    assert machine.refuses(SERVE_CRIU, fd).endswith("cannot be used (Bad file descriptor)")
+    assert machine.refuses(SERVE_CRIU, fd).endswith(f"no socket ({path})")
     os.close(fd)
 
 

@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lazypagesd.engine.recorder import MEMFD_NAME as RECORDER_NAME
-from lazypagesd.kernel import fdpass, uffd
+from lazypagesd.kernel import fdpass
+from lazypagesd.kernel.descriptors import target
 from lazypagesd.proto import handoff_pb2 as pb
 from tests.service.daemon import DEADLINE_S, command_with, members, wait_until
 from tests.service.serving import Client
@@ -211,7 +212,7 @@ class Manager:
     def recorders(self) -> list[int]:
         """Return the stored flight recorders, by number; they stay the manager's."""
         with self._changed:
-            named = {uffd.target(fd): fd for fd in self.stored.values()}
+            named = {target(fd): fd for fd in self.stored.values()}
         return [fd for name, fd in sorted(named.items()) if RECORDER_NAME in name]
 
     def wait_for_nothing_stored(self) -> None:

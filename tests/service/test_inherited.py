@@ -10,6 +10,7 @@ import pytest
 
 from lazypagesd.errors import SessionError
 from lazypagesd.kernel import fdpass
+from lazypagesd.kernel.descriptors import is_open
 from lazypagesd.service import inherited
 
 # Beyond all that is open here.
@@ -24,7 +25,7 @@ def passed() -> Iterator[list[int]]:
     fdpass.close_all(ends)
     yield numbers
     for number in numbers:
-        if inherited.is_open(number):
+        if is_open(number):
             os.close(number)
 
 
@@ -45,5 +46,5 @@ def test_number_that_is_in_use_is_refused(passed: list[int]) -> None:
     with os.fdopen(used), pytest.raises(SessionError, match=f"descriptor {used} was left to us"):
         inherited.take({passed[0]: str(used)})
     for number in range(passed[0], passed[0] + 10):
-        if number != passed[1] and inherited.is_open(number):
+        if number != passed[1] and is_open(number):
             os.close(number)

@@ -23,6 +23,7 @@ from tests.service.serving import (
     session,
 )
 from tests.service.stage import BASE
+from tests.support.descriptors import dead_directory
 from tests.support.victim import victim_program
 
 __all__ = ["scene", "victim_program"]
@@ -152,6 +153,21 @@ def test_store_that_is_full_refuses(scene: Scene) -> None:
     client.do(FINISHED)
     client.do(RELEASE)
     restored.check()
+
+
+def test_directory_of_the_dead_daemon_stops_nobody(scene: Scene) -> None:
+    """What a thread of it was listing when it died is nobody's, and is dropped."""
+    manager = scene.manager()
+    client, restored = scene.handed_over(manager)
+    manager.kill()
+    with dead_directory() as fd:
+        manager.stored["999"] = os.dup(fd)
+    manager.restart()
+    client.do(FINISHED)
+    assert client.do(RELEASE).state.ended
+    restored.check()
+    client.close()
+    manager.wait_for_nothing_stored()
 
 
 def test_broken_state_stops_its_session_alone(scene: Scene) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from lazypagesd.engine.record import RecordFile
 from lazypagesd.engine.restore_record import MEMFD_NAME
-from lazypagesd.kernel.uffd import target
+from lazypagesd.kernel.descriptors import target
 from lazypagesd.native import lib
 from tests.sanitizers import Interpreter, build, copy_package
 from tests.service.daemon import DEADLINE_S, command_with
