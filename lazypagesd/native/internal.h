@@ -334,9 +334,6 @@ struct lpd_message lpd_session_message(const struct lpd_session *session,
  */
 void lpd_room_ask(struct lpd_session *session);
 
-/* How often was the order of events not known, as far as is remembered? */
-unsigned int lpd_room_guesses(const struct lpd_session *session);
-
 /*
  * Put the events of a round that come early or late where they belong, and
  * leave out those that say nothing new.  The round has all events of what they

@@ -456,14 +456,11 @@ struct lpd_pace {
 uint64_t lpd_pace_allow(struct lpd_pace *pace, uint64_t rate, uint64_t now_ns,
 			uint64_t filled);
 
-/* Was something registered at a place once an event had been done? */
+/* Was the page at addr registered once an event had been done? */
 struct lpd_question {
 	uint64_t addr;
-	uint64_t len;
-	uint32_t event;  /* the message */
-	uint8_t alone;   /* and is it of one mapping with the page below? */
-	uint8_t is_sure; /* asked only to be sure: the order is known */
-	int16_t answer;  /* 0, 1, 2, or -errno; -EAGAIN: to be asked again */
+	uint32_t event; /* the message */
+	int32_t answer; /* 0, 1, or -errno; -EAGAIN: to be asked again */
 };
 
 /*

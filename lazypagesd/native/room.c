@@ -14,67 +14,32 @@
 
 #include "round.h"
 
-/*
- * 0 or 1; 2 if what is there is of one mapping with the page below, which can
- * have grown; or -EAGAIN when the process is at work and cannot be asked.
- */
-static int answer(int fd, const struct lpd_question *question)
-{
-	int rc = lpd_uffd_registered(fd, question->addr, question->len);
+/* Hardly ever are there more than two. */
+#define MAX_PASSES 4
 
-	if (rc != 1 || !question->alone)
-		return rc;
-	rc = lpd_uffd_registered(fd, question->addr - LPD_PAGE_SIZE,
-				 LPD_PAGE_SIZE + question->len);
-	return rc < 0 ? rc : 1 + rc;
-}
-
-static bool is_same(const struct lpd_question *a, const struct lpd_question *b)
-{
-	return a->addr == b->addr && a->len == b->len && a->event == b->event &&
-	       a->alone == b->alone && a->is_sure == b->is_sure;
-}
-
-static unsigned int find_question(const struct lpd_session *session,
-				  const struct lpd_question *question)
-{
-	unsigned int i = 0;
-
-	while (i < session->nr_questions &&
-	       !is_same(&session->questions[i], question))
-		i++;
-	return i;
-}
-
-/* Remember a question, if there is room. */
-static void note(struct lpd_session *session, unsigned int i,
-		 struct lpd_question question)
-{
-	if (i < session->nr_questions || i == LPD_MAX_QUESTIONS)
-		return;
-	session->questions[session->nr_questions++] = question;
-}
-
-/* As answer(), or what was answered before. */
-static int ask(struct round *round, struct lpd_question question)
+/* As lpd_uffd_registered(), or what was answered before. */
+static int ask(struct round *round, uint64_t addr, unsigned int event)
 {
 	struct lpd_session *session = round->session;
-	unsigned int i = find_question(session, &question);
+	struct lpd_question *questions = session->questions;
+	unsigned int i = 0;
+	int answer;
 
-	question.answer = i < session->nr_questions
-				  ? session->questions[i].answer
-				  : answer(session->fd, &question);
-	note(session, i, question);
-	round->wants_answer |= question.answer == -EAGAIN;
-	return question.answer;
-}
-
-/* Something is there that was not brought, as an event has said already. */
-static void note_guess(struct lpd_session *session,
-		       struct lpd_question question)
-{
-	question.answer = 1;
-	note(session, find_question(session, &question), question);
+	while (i < session->nr_questions &&
+	       (questions[i].addr != addr || questions[i].event != event))
+		i++;
+	if (i < session->nr_questions) {
+		answer = questions[i].answer;
+	} else {
+		answer = lpd_uffd_registered(session->fd, addr, LPD_PAGE_SIZE);
+		if (i < LPD_MAX_QUESTIONS)
+			questions[session->nr_questions++] =
+				(struct lpd_question){.addr = addr,
+						      .event = event,
+						      .answer = answer};
+	}
+	round->wants_answer |= answer == -EAGAIN;
+	return answer;
 }
 
 void lpd_room_ask(struct lpd_session *session)
@@ -83,18 +48,10 @@ void lpd_room_ask(struct lpd_session *session)
 		struct lpd_question *question = &session->questions[i];
 
 		if (question->answer == -EAGAIN)
-			question->answer = answer(session->fd, question);
+			question->answer =
+				lpd_uffd_registered(session->fd, question->addr,
+						    LPD_PAGE_SIZE);
 	}
-}
-
-unsigned int lpd_room_guesses(const struct lpd_session *session)
-{
-	unsigned int n = 0;
-
-	for (unsigned int i = 0; i < session->nr_questions; i++)
-		n += !session->questions[i].is_sure &&
-		     session->questions[i].answer;
-	return n;
 }
 
 /* Does an event bring something to [start, end)? */
@@ -120,17 +77,46 @@ static bool concerns(const struct lpd_message *event, uint64_t start,
 		lpd_overlap(start, end, first, last));
 }
 
+/* The first event behind order[i], but order[j], that says anything of addr. */
+static unsigned int find_concerning(const struct round *round, unsigned int i,
+				    unsigned int j, uint64_t addr)
+{
+	unsigned int k = i + 1;
+
+	while (k < round->nr_events &&
+	       (k == j || !concerns(lpd_round_at(round, k), addr, addr + 1)))
+		k++;
+	return k;
+}
+
+/*
+ * Has a move told of what it discards at its destination (MREMAP_FIXED)?  The
+ * UNMAP is queued once all has been done, and read before the REMAP is queued.
+ */
+static void find_discarded(struct round *round, unsigned int number)
+{
+	const struct lpd_message *move = &round->messages[number];
+	uint64_t to = move->remap.to, to_end = to + move->remap.len;
+
+	for (unsigned int i = number; i-- > 0;) {
+		const struct lpd_message *event = &round->messages[i];
+
+		if (!concerns(event, to, to_end))
+			continue;
+		if (event->kind == LPD_MESSAGE_UNMAP && !round->is_echo[i] &&
+		    event->range.start >= to && event->range.end <= to_end)
+			round->discarded[number] = i;
+		return;
+	}
+}
+
 /*
  * The move order[i] goes to a place that order[j], read later, has made free:
  * before the move, or of what the move had brought?
  *
  * In the latter case who made it free knew of the move, whose call had
  * returned, so that its echo had been read.  And then nothing is left there:
- * no later event finds it, and nor does the kernel, unless another event has
- * brought it, or it has grown there, of which nobody tells.  What the move has
- * brought is one mapping, so behind its first page that cannot be told apart;
- * of a move without an echo, whose end nothing tells, that it is one still says
- * more than that part of it may have been unmapped, and grown again, since.
+ * no later event finds it, and nor does the kernel.
  */
 static bool was_freed_before(struct round *round, unsigned int i,
 			     unsigned int j, uint64_t addr)
@@ -138,42 +124,34 @@ static bool was_freed_before(struct round *round, unsigned int i,
 	const struct lpd_message *move = lpd_round_at(round, i);
 	const struct lpd_message *other = lpd_round_at(round, j);
 	const uint16_t *order = round->order;
-	unsigned int echo = round->echoes[order[i]];
-	/* Had the move's call not returned yet? */
-	bool certain = !lpd_round_reads_between(round, echo ? echo : order[i],
-						order[j]);
-	bool may_have_grown = addr == move->remap.to;
-	struct lpd_question question = {.addr = addr,
-					.len = LPD_PAGE_SIZE,
-					.event = order[j],
-					.is_sure = certain,
-					.alone = !certain && may_have_grown};
+	unsigned int returned = round->echoes[order[i]] ?: order[i];
+	unsigned int told = round->told[order[j]];
+	bool is_sure = !lpd_round_reads_between(round, returned, told);
+	bool is_there;
 
 	/* What MREMAP_DONTUNMAP has left is still mapped. */
-	if (other->kind == LPD_MESSAGE_REMAP && !round->echoes[order[j]])
+	if (other->kind == LPD_MESSAGE_REMAP && !round->echoed[order[j]])
 		return false;
 	/* It goes to what the move, which was read before it, has left. */
 	if (brings(other, move->remap.from, move->remap.from + move->remap.len))
 		return false;
-	for (unsigned int k = i + 1; k < round->nr_events; k++) {
-		const struct lpd_message *later = lpd_round_at(round, k);
+	/* What it has discarded may have been unmapped by somebody else. */
+	if (lpd_round_reads_between(round, returned, round->discarded[told]))
+		return false;
 
-		if (k == j || !concerns(later, addr, addr + 1))
-			continue;
-		/* What it finds has been left there, or has grown. */
-		if (!certain && k > j && !brings(later, addr, addr + 1))
-			note_guess(round->session, question);
-		return certain;
+	unsigned int k = find_concerning(round, i, j, addr);
+
+	if (k < round->nr_events) {
+		is_there = k > j &&
+			   !brings(lpd_round_at(round, k), addr, addr + 1);
+	} else {
+		int answer = ask(round, addr, order[j]);
+
+		is_there = answer != 0;
+		is_sure = is_sure && answer != -EAGAIN;
 	}
-	/* Not even then if the "echo" was another UNMAP. */
-	if (certain)
-		return ask(round, question) != 0;
-	/* No echo tells when a call of MREMAP_DONTUNMAP has returned. */
-	if (!echo && !may_have_grown) {
-		question.addr = move->remap.to;
-		question.len = move->remap.len;
-	}
-	return ask(round, question) == 1 && (may_have_grown || !echo);
+	round->guessed[order[j]] |= is_there && !is_sure;
+	return is_there;
 }
 
 /*
@@ -206,8 +184,11 @@ static unsigned int find_room(struct round *round, unsigned int i)
 	return i;
 }
 
-void lpd_room_make(struct round *round)
+/* One pass; has it changed anything? */
+static bool make_room(struct round *round)
 {
+	bool changed = false;
+
 	for (unsigned int i = 0; i < round->nr_events; i++) {
 		/*
 		 * What is now in this place may in turn need room; but not for
@@ -219,6 +200,18 @@ void lpd_room_make(struct round *round)
 			if (j == i)
 				break;
 			lpd_round_insert(round->order, i, j);
+			changed = true;
 		}
 	}
+	return changed;
+}
+
+void lpd_room_make(struct round *round)
+{
+	for (unsigned int i = 0; i < round->session->nr_messages; i++)
+		if (round->messages[i].kind == LPD_MESSAGE_REMAP)
+			find_discarded(round, i);
+	/* What one pass has found out may be what another one wants to know. */
+	for (unsigned int i = 0; i < MAX_PASSES && make_room(round); i++)
+		;
 }

@@ -90,8 +90,8 @@ static void list_events(struct lpd_session *session)
 			continue;
 		session->state->order[session->nr_events++] =
 			session->nr_listed;
-		/* What else is under way bears on where these two lead to. */
-		if (kind == LPD_MESSAGE_REMAP || kind == LPD_MESSAGE_FORK)
+		/* What else is under way bears on where these lead to. */
+		if (kind != LPD_MESSAGE_REMOVE)
 			session->wants_quiet = !session->protocol->in_order;
 	}
 }
