@@ -26,6 +26,7 @@ from lazypagesd.proto import handoff_pb2 as pb
 from lazypagesd.service.admission import Admission, Peer
 from lazypagesd.service.criu_handoff import CriuHandoff, sources_of
 from lazypagesd.service.restores import Restores
+from lazypagesd.service.threads import in_thread
 
 # How long a client may take to say what it wants.
 OPEN_TIMEOUT_S = 10.0
@@ -152,7 +153,7 @@ class NativeHandoff:
             restore.record.give_up("native.images")
         if not restore.released:
             check_continuable(left)
-            await asyncio.to_thread(self._protocol.load_images)
+            await in_thread(self._protocol.load_images)
         if left.native.answer:
             self._answer_again(left.native)
         elif left.native.nr_done:
@@ -201,7 +202,7 @@ class NativeHandoff:
                 return False
             try:
                 # Not in this thread, because a client's file may take its time to be looked at.
-                step = await asyncio.to_thread(self._protocol.feed, message)
+                step = await in_thread(self._protocol.feed, message)
                 answer = await self._do(step)
                 answer.accepted, answer.number = True, self._protocol.number
                 finished = step is Step.FINISHED
@@ -335,7 +336,7 @@ class NativeHandoff:
         connection = socket.socket(fileno=restore.record.message.criu_connection)
         connection.setblocking(False)
         checkpoint = self._protocol.checkpoint
-        sources = await asyncio.to_thread(sources_of, checkpoint) if checkpoint else {}
+        sources = await in_thread(sources_of, checkpoint) if checkpoint else {}
         self._criu = CriuHandoff(connection, checkpoint, sources, restore)
         if self._stopped:
             self._criu.stop()

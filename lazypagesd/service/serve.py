@@ -23,6 +23,7 @@ from lazypagesd.service.options import ServeOptions
 from lazypagesd.service.process import raise_descriptor_limit, stop_interrupting
 from lazypagesd.service.restores import Restores
 from lazypagesd.service.succession import Inheritance, keep
+from lazypagesd.service.threads import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def serve_admin(
     async def begin() -> None:
         # Not before, and beside the loop: it is a lot, and processes whose daemon has died wait
         # until they are served again, not until somebody is told of them.
-        admin = await asyncio.to_thread(bring_in)
+        admin = await in_thread(bring_in)
         ends.append(admin.serve(listeners, restores, admission, metrics, group))
 
     task = group.create_task(begin())

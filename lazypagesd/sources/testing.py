@@ -117,6 +117,7 @@ class Delayed(TestingSource):
         self._read = threading.Event()
         self._released = threading.Event()
         self._closing = threading.Event()
+        self._holds_attributes = False
         self._wake = os.eventfd(0)
         self._fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
         self._server = threading.Thread(target=self._serve, name="delayed", daemon=True)
@@ -130,8 +131,12 @@ class Delayed(TestingSource):
         if not self._read.wait(timeout_s):
             raise TimeoutError(f"nothing was read within {timeout_s} s")
 
+    def hold_attributes(self) -> None:
+        """Let fstat() wait as well."""
+        self._holds_attributes = True
+
     def release(self) -> None:
-        """Let every read go on, those to come included."""
+        """Let all that waits go on, and what is to come."""
         self._released.set()
         os.eventfd_write(self._wake, 1)
 
@@ -176,7 +181,7 @@ class Delayed(TestingSource):
 
     def _take(self, request: bytes) -> None:
         opcode = FUSE_IN.unpack_from(request)[1]
-        if opcode == FUSE_READ:
+        if opcode == FUSE_READ or (opcode == FUSE_GETATTR and self._holds_attributes):
             self._held.append(request)
             self._read.set()
         elif opcode not in (FUSE_FORGET, FUSE_BATCH_FORGET, FUSE_INTERRUPT):

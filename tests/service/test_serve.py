@@ -10,11 +10,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from lazypagesd.proto import handoff_pb2 as pb
+from lazypagesd.sources.testing import Delayed
 from tests.service.daemon import DEADLINE_S, LONG_GRACE, NO_GRACE, wait_until
 from tests.service.restorer import write_checkpoint
 from tests.service.serving import (
@@ -77,6 +79,22 @@ def test_faults_wait_for_a_list_that_goes_on(stage: Stage) -> None:
     client.do(FINISHED)
     client.do(RELEASE)
     restored.check()
+
+
+def test_files_that_nobody_answers_for_hold_up_nobody_else(stage: Stage) -> None:
+    """Looking at a file may wait for ever for who serves it, and does so by itself."""
+    server, restored = stage.server(), stage.restored()
+    with closing(Delayed(bytes(PAGE_SIZE))) as source:
+        source.hold_attributes()
+        # More of them than asyncio has threads for.
+        for _ in range(36):
+            client = server.client()
+            client.do(opening())
+            client.send(session(regions_of(restored.image)[:1]), source.fd, source.fd)
+        client = handed_over(server, restored)
+        client.do(FINISHED)
+        client.do(RELEASE)
+        restored.check()
 
 
 def test_process_without_a_file_is_zero(stage: Stage) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from lazypagesd.engine.restore import Restore
 from lazypagesd.service.manager.world import Caller, World, total_of
 from lazypagesd.service.metrics.families import Snapshot
 from lazypagesd.service.metrics.prometheus import text_of
+from lazypagesd.service.threads import in_thread
 from lazypagesd.service.varlink.service import Parameters, Reply
 
 
@@ -34,7 +33,7 @@ class Looking:
     async def text(self, caller: Caller | None = None) -> str:
         """Return it as text for Prometheus."""
         # Of a thousand restores it takes the library a second to write.
-        return await asyncio.to_thread(text_of, await self.snapshot(caller))
+        return await in_thread(text_of, await self.snapshot(caller))
 
     async def get_metrics(self, caller: Caller, _parameters: Parameters) -> Reply:
         """GetMetrics()"""
