@@ -25,6 +25,7 @@ def in_thread(function: Callable[..., T], *args: object) -> asyncio.Future[T]:
         except BaseException as error:
             future.set_exception(error)
 
+    # So that it stays open for what comes, should whoever awaits it give up.
     future.set_running_or_notify_cancel()
-    threading.Thread(target=call, name="lazypagesd-looks", daemon=True).start()
+    threading.Thread(target=call, daemon=True).start()
     return asyncio.wrap_future(future)

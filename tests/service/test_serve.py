@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -84,7 +83,7 @@ def test_faults_wait_for_a_list_that_goes_on(stage: Stage) -> None:
 def test_files_that_nobody_answers_for_hold_up_nobody_else(stage: Stage) -> None:
     """Looking at a file may wait for ever for who serves it, and does so by itself."""
     server, restored = stage.server(), stage.restored()
-    with closing(Delayed(bytes(PAGE_SIZE))) as source:
+    with contextlib.closing(Delayed(bytes(PAGE_SIZE))) as source:
         source.hold_attributes()
         # More of them than asyncio has threads for.
         for _ in range(36):
