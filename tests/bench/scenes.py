@@ -38,6 +38,7 @@ FOREVER = '"$@" && exec sleep infinity'
 class Touching:
     """How pages are touched: see toucher.h.  *nr_touches* of 0 are one for each page.
 
+    Between two of its touches a thread computes for *pause_ns*, or sleeps if it is *asleep*.
     With *own* each thread has a session, of as many touches, until the first thread is done.
     """
 
@@ -45,13 +46,14 @@ class Touching:
     nr_threads: int = 1
     nr_touches: int = 0
     pause_ns: int = 0
+    asleep: bool = False
     own: bool = False
 
     def words(self, layout: Layout, *, linger: bool = False) -> list[str]:
         """Return what toucher.c is told."""
         how = "own" if self.own else "linger" if linger else "end"
         numbers = self.nr_threads, self.touches(layout), self.pause_ns
-        return [self.order, *map(str, numbers), how]
+        return [self.order, *map(str, numbers), "sleep" if self.asleep else "work", how]
 
     def touches(self, layout: Layout) -> int:
         """Return how many pages each order has."""

@@ -44,8 +44,9 @@ void read_touching(char **words, struct touching *touching)
 		.nr_threads = strtoull(words[1], NULL, 0),
 		.nr_touches = strtoull(words[2], NULL, 0),
 		.pause_ns = strtoull(words[3], NULL, 0),
-		.own = words[4][0] == 'o',
-		.linger = words[4][0] == 'l',
+		.asleep = words[4][0] == 's',
+		.own = words[5][0] == 'o',
+		.linger = words[5][0] == 'l',
 	};
 	must(touching->nr_threads <= MAX_THREADS, "so many threads");
 }
@@ -88,20 +89,31 @@ static uint64_t page_at(const struct thread *thread, uint64_t place)
 	return first + permute(place, nr);
 }
 
+/* What a program does that does not touch what is missing. */
+static void pause_as(const struct touching *how)
+{
+	struct timespec pause = {.tv_sec = how->pause_ns / 1000000000,
+				 .tv_nsec = how->pause_ns % 1000000000};
+	uint64_t end_ns = now_ns(CLOCK_MONOTONIC) + how->pause_ns;
+
+	if (how->asleep)
+		nanosleep(&pause, NULL);
+	while (now_ns(CLOCK_MONOTONIC) < end_ns)
+		;
+}
+
 static void *touch_all(void *arg)
 {
 	struct thread *thread = arg;
 	const struct touching *how = thread->touching;
 	uint64_t place = how->own ? 0 : thread->number;
 	uint64_t step = how->own ? 1 : how->nr_threads;
-	struct timespec pause = {.tv_sec = how->pause_ns / 1000000000,
-				 .tv_nsec = how->pause_ns % 1000000000};
 
 	pthread_barrier_wait(&start);
 	for (; place < how->nr_touches && !first_is_done; place += step) {
 		touch(thread, page_at(thread, place));
 		if (how->pause_ns)
-			nanosleep(&pause, NULL);
+			pause_as(how);
 	}
 	if (how->own && thread->number == 0)
 		first_is_done = true;

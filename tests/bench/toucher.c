@@ -5,8 +5,9 @@
  *
  * LAYOUT is NR_PAGES RUN NR_SESSIONS NR_WRITTEN: only pages that the first
  * NR_WRITTEN random touches reach are written, and the rest are holes.
- * TOUCHING is ORDER NR_THREADS NR_TOUCHES PAUSE_NS HOW, ORDER one of random,
- * sequential and wait, HOW one of end, linger and own.
+ * TOUCHING is ORDER NR_THREADS NR_TOUCHES PAUSE_NS PAUSE HOW, ORDER one of
+ * random, sequential and wait, PAUSE one of work and sleep, HOW one of end,
+ * linger and own.
  */
 #define _GNU_SOURCE
 #include "toucher.h"
@@ -18,7 +19,7 @@
 #include "order.h"
 
 #define NR_LAYOUT_WORDS   4
-#define NR_TOUCHING_WORDS 5
+#define NR_TOUCHING_WORDS 6
 #define FIRST_PID         1000 /* as in layout.py */
 
 static void read_layout(char **words, struct layout *layout)

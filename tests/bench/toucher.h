@@ -18,11 +18,12 @@ struct touching {
 	uint64_t nr_threads; /* each takes every so manieth page of the order */
 	uint64_t nr_touches; /* of all threads: the first ones of the order */
 	uint64_t pause_ns;   /* from one touch to the next; 0: none */
+	bool asleep;         /* meanwhile; or else the processor is used */
 	bool own;            /* each thread has a session, of all touches */
 	bool linger;         /* do not end */
 };
 
-/* touch.c: read a touching of five words, as main.c's usage has them. */
+/* touch.c: read a touching of six words, as main.c's usage has them. */
 void read_touching(char **words, struct touching *touching);
 
 /*

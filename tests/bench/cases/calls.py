@@ -61,7 +61,7 @@ def calls(bench: Bench) -> Outcome:
     if shutil.which("strace") is None or os.geteuid() != 0:
         return Outcome(notes=("calls: needs root and strace",))
     layout = Layout(bench.pick(16 * MIB_PAGES, MIB_PAGES))
-    touching = Touching("random", 1, bench.pick(500, 50), APART_NS)
+    touching = Touching("random", 1, bench.pick(500, 50), APART_NS, asleep=True)
     outcome = race(
         lambda: counted(bench, OURS_LAZY, layout, touching),
         Rival(
