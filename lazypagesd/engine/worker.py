@@ -23,15 +23,21 @@ if TYPE_CHECKING:
 # Threads that wait for a disk on behalf of one worker.
 NR_READERS = 2
 
+# For so long, at most, a worker asks for messages before it sleeps: for none, once a millisecond
+# has been quiet.
+MAX_POLL_NS = 800_000
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatistics:
-    """What a worker did: *busy_ns* of its *uptime_ns* it was not asleep."""
+    """What a worker did: *busy_ns* of its *uptime_ns* it was at work, and *polled_ns* it asked
+    for messages that were not there; the rest it slept."""
 
     number: int
     nr_sessions: int
     nr_turns: int
     busy_ns: int
+    polled_ns: int
     uptime_ns: int
     longest_turn_ns: int
 
@@ -58,6 +64,7 @@ class Worker:
             self.pointer.reads[i].bytes = self._memory["reads"] + i * lib.LPD_READ_SIZE
         for i in range(lib.LPD_NR_ASSEMBLIES):
             self.pointer.assemblies[i].bytes = self._memory["assemblies"] + i * lib.LPD_HUGE_SIZE
+        self.pointer.max_poll_ns = MAX_POLL_NS
         self.pointer.nr_helpers = min(nr_helpers, lib.LPD_MAX_HELPERS)
         self.pointer.helped_from_pages = lib.LPD_MAX_PIECE_PAGES
         for i in range(self.pointer.nr_helpers):
@@ -139,6 +146,7 @@ class Worker:
             nr_sessions=len(self.sessions),
             nr_turns=int(pointer.nr_turns),
             busy_ns=int(pointer.busy_ns),
+            polled_ns=int(pointer.polled_ns),
             # Until the thread has begun, it has begun just now.
             uptime_ns=time.monotonic_ns() - int(pointer.began_ns or time.monotonic_ns()),
             longest_turn_ns=longest_turn_ns,

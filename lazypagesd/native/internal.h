@@ -10,6 +10,8 @@
 
 #include "native.h"
 
+struct epoll_event;
+
 /* Counters have one writer; readers want whole values, in no order. */
 #define LPD_COUNT(counter, n)                                                  \
 	__atomic_store_n(&(counter), (counter) + (n), __ATOMIC_RELAXED)
@@ -381,6 +383,13 @@ void lpd_session_hold(struct lpd_session *session, struct lpd_trouble trouble);
 /* Put a session into the worker's ring of those that have work. */
 void lpd_session_activate(struct lpd_worker *worker,
 			  struct lpd_session *session);
+
+/*
+ * Wait for messages, or for what else wakes a worker, until until_ns (of
+ * lpd_now_ns(); UINT64_MAX: for ever).  Returns as epoll_wait() does.
+ */
+int lpd_worker_wait(struct lpd_worker *worker, struct epoll_event *ready,
+		    int max_ready, uint64_t until_ns);
 
 /* Let the worker look at its inbox and its reads. */
 void lpd_worker_wake(struct lpd_worker *worker);

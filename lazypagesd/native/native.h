@@ -741,6 +741,8 @@ struct lpd_worker {
 	uint8_t *staging;              /* LPD_STAGING_SIZE */
 	uint8_t *page;                 /* LPD_PAGE_SIZE */
 	struct lpd_recorder *recorder; /* NULL: nothing is recorded */
+	/* So long, at most, it asks for messages before it sleeps. */
+	uint64_t max_poll_ns;
 	uint32_t nr_helpers;
 	/* Helpers help once a piece of drain has so many pages, which it has
 	 * when nobody has faulted for long enough. */
@@ -761,7 +763,8 @@ struct lpd_worker {
 	uint32_t stop;
 	uint64_t nr_turns; /* of the loop: who is woken and takes none, hangs */
 	uint64_t began_ns;
-	uint64_t busy_ns; /* since then, and not asleep */
+	uint64_t busy_ns;   /* since then, at work */
+	uint64_t polled_ns; /* asking for messages, see wait.c */
 	uint64_t longest_turn_ns;
 
 	/* The worker's own. */
@@ -770,6 +773,9 @@ struct lpd_worker {
 	uint32_t nr_idle_steps; /* turns in a row that could do nothing */
 	uint64_t nap_until_ns;  /* when the first of them may do something */
 	uint32_t nr_reads;      /* slots that are not free */
+	uint32_t has_served;    /* a session, in the turn before */
+	int64_t poll_credit_ns; /* it does not poll while that is negative */
+	uint64_t poll_ns;       /* so long it polls next: learnt */
 	struct lpd_region runs[LPD_MAX_RUNS]; /* of the step */
 	/* What staging holds, if staged_session is not NULL. */
 	uint32_t staged_source;

@@ -319,19 +319,19 @@ static void step(struct lpd_worker *worker)
 	worker->nr_idle_steps = nr_idle_steps;
 }
 
-static int sleep_ms(struct lpd_worker *worker)
+/* Until when is there nothing to do but to wait?  0: there is something. */
+static uint64_t wait_until(struct lpd_worker *worker)
 {
 	if (!worker->active)
-		return -1;
+		return UINT64_MAX;
 	if (worker->nr_idle_steps < worker->nr_active)
 		return 0;
 
-	uint64_t now = lpd_now_ns();
-	uint64_t nap_ns = lpd_max(worker->nap_until_ns, now) - now;
+	uint64_t until_ns = worker->nap_until_ns;
 	/* Whatever ends it, all are asked then. */
 	worker->nr_idle_steps = 0;
 	worker->nap_until_ns = UINT64_MAX;
-	return (nap_ns + LPD_NS_PER_MS - 1) / LPD_NS_PER_MS;
+	return until_ns;
 }
 
 /* Count a turn that began when epoll_wait() returned; return its end. */
@@ -355,12 +355,14 @@ int lpd_worker_run(struct lpd_worker *worker)
 	__atomic_store_n(&worker->began_ns, turn_ns, __ATOMIC_RELAXED);
 	while (!__atomic_load_n(&worker->stop, __ATOMIC_ACQUIRE)) {
 		bool inbox = false;
-		int timeout_ms = sleep_ms(worker);
-		int n = epoll_wait(worker->epoll_fd, ready, MAX_READY,
-				   timeout_ms);
+		uint64_t until_ns = wait_until(worker);
+		int n = until_ns ? lpd_worker_wait(worker, ready, MAX_READY,
+						   until_ns)
+				 : epoll_wait(worker->epoll_fd, ready,
+					      MAX_READY, 0);
 
-		/* Who has not slept has been at it since the last turn. */
-		if (timeout_ms)
+		/* Who has not waited has been at it since the last turn. */
+		if (until_ns)
 			turn_ns = lpd_now_ns();
 		LPD_COUNT(worker->nr_turns, 1);
 		if (n < 0 && errno != EINTR)
@@ -371,6 +373,7 @@ int lpd_worker_run(struct lpd_worker *worker)
 			else
 				inbox = true;
 		}
+		worker->has_served = n > inbox;
 		/* Last: a session may be freed once it is detached. */
 		if (inbox)
 			take_inbox(worker);

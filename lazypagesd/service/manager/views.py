@@ -98,6 +98,7 @@ def worker_view(statistics: WorkerStatistics) -> View:
         "number": statistics.number,
         "nr_sessions": statistics.nr_sessions,
         "busy_ns": statistics.busy_ns,
+        "polled_ns": statistics.polled_ns,
         "uptime_ns": statistics.uptime_ns,
         "rounds": statistics.nr_turns,
         "longest_round_ns": statistics.longest_turn_ns,

@@ -181,8 +181,14 @@ FAMILIES = (
     Family(
         "worker_busy_seconds_total",
         Kind.COUNTER,
-        "Time in which a worker was not asleep",
+        "Time in which a worker was at work",
         of_workers(lambda w: w.busy_ns * NS),
+    ),
+    Family(
+        "worker_polled_seconds_total",
+        Kind.COUNTER,
+        "Time in which a worker asked for messages instead of sleeping",
+        of_workers(lambda w: w.polled_ns * NS),
     ),
     Family(
         "worker_rounds_total",

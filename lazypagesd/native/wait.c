@@ -1,0 +1,131 @@
+/*
+ * wait.c: how a worker waits for messages: after a fault it asks for them for
+ * a little, in case the next comes at once, and sleeps then.
+ *
+ * Some facts about waiting: to wake a processor that sleeps takes longer than
+ * all else that a fault costs, in a virtual machine some 50 us.  Who keeps
+ * asking is there at once, but uses a processor: that pays for faults that
+ * come close behind each other, and where nobody else wants the processor.
+ * How long to ask is learnt from how long it took, as KVM does for a virtual
+ * processor that halts (halt_poll_ns).
+ *
+ * KVM stops asking when the scheduler has somebody else to run.  We yield
+ * instead: sched_yield() is over at once if nobody else can run here.  If it
+ * is not, and the kernel has switched (ru_nivcsw counts that, and not what a
+ * hypervisor takes away), then a message that is there now may have waited all
+ * that time, milliseconds where somebody else is busy here: whoever yields
+ * does not come before the others, as one who is woken does.
+ */
+#define _GNU_SOURCE
+#include <sched.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+
+#include "internal.h"
+
+#define MIN_POLL_NS 50000
+
+/* To yield takes longer if somebody else has run, for more than a moment. */
+#define YIELD_NS 100000
+
+/*
+ * That may lose us a 64th of the time waited, and so much at once if it has
+ * lost us nothing for long.
+ */
+#define WAITED_FOR_LOST 64
+#define MAX_CREDIT_NS   2000000
+
+static long nr_switches(void)
+{
+	struct rusage usage;
+
+	/* Cannot fail: both arguments are valid. */
+	(void)getrusage(RUSAGE_THREAD, &usage);
+	return usage.ru_nivcsw;
+}
+
+/* Ask for messages until there are some, for as long as that may pay. */
+static int poll_messages(struct lpd_worker *worker, struct epoll_event *ready,
+			 int max_ready, uint64_t began_ns, uint64_t until_ns)
+{
+	uint64_t end_ns = lpd_min(began_ns + worker->poll_ns, until_ns);
+	uint64_t last_ns = began_ns, now = began_ns;
+	long before = nr_switches();
+	uint64_t lost_ns = 0;
+	int n = 0;
+
+	while (n == 0 && !lost_ns && now < end_ns) {
+		sched_yield();
+		n = epoll_wait(worker->epoll_fd, ready, max_ready, 0);
+		now = lpd_now_ns();
+		if (now - last_ns > YIELD_NS && nr_switches() != before)
+			lost_ns = now - last_ns;
+		last_ns = now;
+	}
+	LPD_COUNT(worker->polled_ns, now - began_ns - lost_ns);
+	worker->poll_credit_ns -= lost_ns;
+	return n;
+}
+
+/* A message came after so long, while we slept: would it have paid to ask? */
+static void learn(struct lpd_worker *worker, uint64_t waited_ns)
+{
+	if (waited_ns <= worker->max_poll_ns) {
+		worker->poll_ns =
+			lpd_min(worker->max_poll_ns,
+				lpd_max(MIN_POLL_NS, 2 * worker->poll_ns));
+	} else {
+		worker->poll_ns /= 2;
+		if (worker->poll_ns < MIN_POLL_NS)
+			worker->poll_ns = 0;
+	}
+}
+
+/* Only who has just been asked for something is asked again so soon. */
+static bool may_poll(const struct lpd_worker *worker)
+{
+	return worker->has_served && worker->poll_ns &&
+	       worker->poll_credit_ns >= 0;
+}
+
+static void earn(struct lpd_worker *worker, uint64_t waited_ns)
+{
+	worker->poll_credit_ns +=
+		lpd_min(waited_ns, worker->max_poll_ns) / WAITED_FOR_LOST;
+	if (worker->poll_credit_ns > MAX_CREDIT_NS)
+		worker->poll_credit_ns = MAX_CREDIT_NS;
+}
+
+static int ms_until(uint64_t until_ns)
+{
+	uint64_t now = lpd_now_ns();
+
+	if (until_ns == UINT64_MAX)
+		return -1;
+	return (lpd_max(until_ns, now) - now + LPD_NS_PER_MS - 1) /
+	       LPD_NS_PER_MS;
+}
+
+int lpd_worker_wait(struct lpd_worker *worker, struct epoll_event *ready,
+		    int max_ready, uint64_t until_ns)
+{
+	uint64_t began_ns = lpd_now_ns();
+	bool slept = false;
+	int n = 0;
+
+	if (may_poll(worker))
+		n = poll_messages(worker, ready, max_ready, began_ns, until_ns);
+	if (n == 0) {
+		slept = true;
+		n = epoll_wait(worker->epoll_fd, ready, max_ready,
+			       ms_until(until_ns));
+	}
+	if (n > 0) {
+		uint64_t waited_ns = lpd_now_ns() - began_ns;
+
+		earn(worker, waited_ns);
+		if (slept)
+			learn(worker, waited_ns);
+	}
+	return n;
+}

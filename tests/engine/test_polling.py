@@ -1,0 +1,99 @@
+"""How a worker waits: asking for messages beside faults that come close behind each other, and
+asleep otherwise."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from lazypagesd.engine.worker import MAX_POLL_NS, Worker
+from tests.engine.bed import Bed, check
+from tests.support.image import Image
+from tests.support.victim import Victim
+
+pytestmark = pytest.mark.uffd
+
+NR_PAGES = 2048
+
+
+def serve(bed: Bed) -> tuple[Victim, Image, Worker]:
+    """Serve a process that nobody fills but its own faults, and say by which worker."""
+    victim, image = bed.serve([(0, NR_PAGES)], [(0, NR_PAGES)])
+    return victim, image, bed.engine.workers[0]
+
+
+@contextmanager
+def hog(cpu: int) -> Iterator[None]:
+    """Let somebody else want a processor all the time."""
+    command = ["taskset", "-c", str(cpu), "sh", "-c", "while :; do :; done"]
+    with subprocess.Popen(command) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+async def test_worker_polls_beside_faults(bed: Bed) -> None:
+    """Faults that come close behind each other let it ask for more of them, and none is lost."""
+    victim, image, worker = serve(bed)
+    await check(victim, image, 0, NR_PAGES)
+    assert worker.statistics.polled_ns > 0
+
+
+async def test_worker_that_may_not_poll_sleeps(bed: Bed) -> None:
+    """With no time to ask in, it sleeps between any two faults."""
+    victim, image, worker = serve(bed)
+    worker.pointer.max_poll_ns = 0
+    await check(victim, image, 0, NR_PAGES)
+    assert worker.statistics.polled_ns == 0
+
+
+async def test_quiet_worker_sleeps(bed: Bed) -> None:
+    """Who was woken, and by no fault, does not ask for faults."""
+    victim, image, worker = serve(bed)
+    await check(victim, image, 0, NR_PAGES)
+    await bed.until_asleep()
+    polled_ns = worker.statistics.polled_ns
+    for _ in range(10):
+        await bed.until(worker.has_turned, "a turn")
+    await bed.until_asleep()
+    assert worker.statistics.polled_ns == polled_ns
+
+
+async def test_worker_learns_when_polling_is_in_vain(bed: Bed) -> None:
+    """Where faults come later than it would ever ask for, it soon stops asking."""
+    victim, image, worker = serve(bed)
+    worker.pointer.poll_ns = MAX_POLL_NS
+    worker.pointer.max_poll_ns = 1
+    for page in range(0, 64, 2):
+        await check(victim, image, page)
+        # The victim's next fault is a round trip away: longer than any worker polls.
+        await bed.until_asleep()
+    assert worker.pointer.poll_ns == 0
+
+
+async def test_worker_notices_that_it_shares_its_processor(bed: Bed) -> None:
+    """What it loses to others who run where it asks is counted, and is soon too much."""
+    victim, image, worker = serve(bed)
+    cpu = min(os.sched_getaffinity(0))
+    assert worker.thread_id is not None
+    os.sched_setaffinity(worker.thread_id, {cpu})
+    with hog(cpu):
+        for page in range(0, NR_PAGES, 64):
+            await check(victim, image, page, 64)
+            if worker.pointer.poll_credit_ns < 0:
+                return
+    raise AssertionError(f"it has lost too little: {worker.pointer.poll_credit_ns}")
+
+
+async def test_worker_that_has_lost_too_much_sleeps(bed: Bed) -> None:
+    """It asks no more before it has waited for much longer than it had lost."""
+    victim, image, worker = serve(bed)
+    worker.pointer.poll_credit_ns = -(10**12)
+    await check(victim, image, 0, NR_PAGES)
+    assert worker.statistics.polled_ns == 0
+    assert -(10**12) < worker.pointer.poll_credit_ns < 0
