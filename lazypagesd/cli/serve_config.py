@@ -16,6 +16,7 @@ from lazypagesd.service.options import ServeConfig, ServeLimits
 DEFAULT_PATH = Path("/etc/lazypagesd.toml")
 NUMBER_MAX = 2**31 - 1
 LIMITS = [field.name for field in dataclasses.fields(ServeLimits)]
+MAY_BE_ZERO = {"poll_us"}
 
 
 def read_config(path: Path | None) -> ServeConfig:
@@ -73,8 +74,9 @@ class Reader:
             if key not in LIMITS:
                 known = ", ".join(LIMITS)
                 raise self._error(key, f"limits.{key}: no such key; there are {known}")
-            if type(value) is not int or not 0 < value <= NUMBER_MAX:
-                raise self._error(key, f"limits.{key}: is no number from 1 on ({value!r})")
+            least = 0 if key in MAY_BE_ZERO else 1
+            if type(value) is not int or not least <= value <= NUMBER_MAX:
+                raise self._error(key, f"limits.{key}: is no number from {least} on ({value!r})")
         return ServeLimits(**table)
 
     def _error(self, key: str, message: str) -> ConfigError:

@@ -118,6 +118,11 @@ class Engine:
         """Stop serving *session*: what is missing then, the kernel gives its process as zeros."""
         self._let_go(session, End.ABANDONED)
 
+    def let_poll(self, max_ns: int) -> None:
+        """Let workers ask for messages for at most so long before they sleep; 0: not at all."""
+        for worker in self.workers:
+            worker.pointer.max_poll_ns = max_ns
+
     def is_turning(self) -> bool:
         """Whether every worker has taken a turn since this was last called."""
         return all([worker.has_turned() for worker in self.workers])

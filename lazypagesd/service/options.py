@@ -47,7 +47,8 @@ class ServeLimits:
     """The limits of ``lazypagesd serve``.
 
     *sessions* and *regions* are those of one restore; *memory_per_user* is in MiB; *criu_wait_s*
-    is how long a restore by CRIU may take to connect.
+    is how long a restore by CRIU may take to connect; *poll_us* for how long a worker asks for
+    messages before it sleeps.
     """
 
     restores: int = 1024
@@ -56,6 +57,7 @@ class ServeLimits:
     sessions: int = 4096
     regions: int = 1 << 20
     criu_wait_s: int = 600
+    poll_us: int = 800  # as in engine/worker.py, which takes long to import
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from lazypagesd.service.estate import left_connection
 from lazypagesd.service.listeners import Listeners, listening
 from lazypagesd.service.metrics.address import Address
 from lazypagesd.service.native_handoff import NativeHandoff
-from lazypagesd.service.options import ServeOptions
+from lazypagesd.service.options import ServeLimits, ServeOptions
 from lazypagesd.service.process import raise_descriptor_limit, stop_interrupting
 from lazypagesd.service.restores import Restores
 from lazypagesd.service.succession import Inheritance, keep
@@ -42,8 +42,13 @@ def run(options: ServeOptions) -> int:
     handoffs = Handoffs(admission)
     restores = Restores(handoffs.begin, resume=handoffs.resume, custody=custody, stays=True)
 
+    def enforce(limits: ServeLimits) -> None:
+        admission.limits = limits
+        restores.engine.let_poll(limits.poll_us * 1000)
+
     def ready() -> None:
-        reload.at_signal(options.reread, admission)
+        enforce(options.config.limits)
+        reload.at_signal(options.reread, enforce)
         systemd.notify(os.environ, "READY=1")
 
     with listening(options.runtime_dir, gid, inheritance) as listeners:

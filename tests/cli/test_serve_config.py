@@ -9,6 +9,7 @@ import pytest
 
 from lazypagesd.cli.serve_config import Reader, read_config
 from lazypagesd.cli.serve_options import read_options
+from lazypagesd.engine.worker import MAX_POLL_NS
 from lazypagesd.errors import ConfigError
 from lazypagesd.service.options import ServeConfig, ServeLimits
 
@@ -20,6 +21,12 @@ def test_configuration_is_read(tmp_path: Path) -> None:
     config = read_options(["--config", str(path)], {}).config
     assert config == ServeConfig("disk", dataclasses.replace(ServeLimits(), restores=7))
     assert Reader("file", "").read() == ServeConfig()
+
+
+def test_workers_may_be_kept_from_polling() -> None:
+    """The default is that of any worker, and none at all can be asked for."""
+    assert ServeLimits().poll_us * 1000 == MAX_POLL_NS
+    assert Reader("file", "[limits]\npoll_us = 0").read().limits.poll_us == 0
 
 
 @pytest.mark.parametrize("text", ["unix:/run/x.socket", "127.0.0.1:9465", "[::1]:9465"])
@@ -46,6 +53,7 @@ def test_metrics_are_told_on_this_machine(text: str) -> None:
         ('limits = {"regions" = 1.0}', r"file: line 1: limits.regions: is no number .*\(1.0\)"),
         ("limits . regions = 0", "file: line 1: limits.regions: is no number"),
         ("[limits.regions]", r"file: line 1: limits.regions: is no number from 1 on \({}\)"),
+        ("[limits]\npoll_us = -1", r"file: line 2: limits.poll_us: is no number from 0 on \(-1\)"),
         ("# regions = 1\n[limits]\nregions = 0", "file: line 3: limits.regions: is no number"),
         ("[limits]\nsessions = 1\nsessions = 2\n", r"file: .*\(at line 3, column 13\)"),
         ("metrics = 1", "file: line 1: metrics: is neither unix:/PATH nor a loopback address"),
