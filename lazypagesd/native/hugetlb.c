@@ -33,9 +33,7 @@ static struct lpd_assembly *kept_for(struct lpd_worker *worker,
 bool lpd_hugetlb_begun(struct lpd_worker *worker,
 		       const struct lpd_session *session, uint64_t addr)
 {
-	/* Which is 0 as long as nothing of a session is huge. */
-	const struct lpd_assembly *assembly =
-		session->huge_end ? kept_for(worker, session) : NULL;
+	const struct lpd_assembly *assembly = kept_for(worker, session);
 
 	return assembly && addr - assembly->start < LPD_HUGE_SIZE;
 }
@@ -75,9 +73,8 @@ static int64_t assemble_piece(struct lpd_worker *worker,
 }
 
 /*
- * The source has answered rc, that it cannot be read now: go on with what there
- * is once it can.  The first assembly is kept free, for those who need not
- * wait.
+ * It cannot be read or filled now, and why is rc: go on with what there is once
+ * it can.  The first assembly is kept free, for those who need not wait.
  */
 static int keep(struct lpd_worker *worker, struct lpd_session *session,
 		struct lpd_assembly *assembly, int rc)
@@ -96,7 +93,7 @@ static int keep(struct lpd_worker *worker, struct lpd_session *session,
 		*assembly = free;
 		return rc;
 	}
-	/* All of them wait for their disks; one will be done some time. */
+	/* All of them wait; one will be done some time. */
 	return -EAGAIN;
 }
 
@@ -111,12 +108,12 @@ static void let_others_try(struct lpd_session *session)
 }
 
 /*
- * What the huge page at start is to be: 0, and LPD_HUGE_SIZE bytes that are
- * valid until the next call for this worker; or what lpd_source_read() says of
- * the page that *ret_trouble then names.
+ * What the huge page at start is to be: 0, and an assembly that is whole and
+ * anybody's from the next call for this worker on, unless it is kept; or what
+ * lpd_source_read() says of the page that *ret_trouble then names.
  */
 static int assemble(struct lpd_worker *worker, struct lpd_session *session,
-		    uint64_t start, const uint8_t **ret_bytes,
+		    uint64_t start, struct lpd_assembly **ret_assembly,
 		    struct lpd_trouble *ret_trouble)
 {
 	struct lpd_assembly *assembly = kept_for(worker, session);
@@ -140,18 +137,29 @@ static int assemble(struct lpd_worker *worker, struct lpd_session *session,
 		return keep(worker, session, assembly, n);
 	if (assembly != worker->assemblies)
 		let_others_try(session);
-	*ret_bytes = assembly->bytes;
+	*ret_assembly = assembly;
 	return n < 0 ? n : 0;
 }
 
-void lpd_hugetlb_forget(struct lpd_worker *worker, struct lpd_session *session)
+static bool ends_within(uint64_t huge_end, uint64_t start, uint64_t end)
+{
+	return start < huge_end && huge_end - LPD_HUGE_SIZE < end;
+}
+
+void lpd_hugetlb_forget(struct lpd_worker *worker, struct lpd_session *session,
+			uint64_t start, uint64_t end)
 {
 	struct lpd_assembly *assembly = kept_for(worker, session);
 
-	if (!assembly)
-		return;
-	assembly->session = NULL;
-	let_others_try(session);
+	if (ends_within(session->huge_end, start, end))
+		session->huge_end = 0;
+	if (ends_within(session->huge_filled_end, start, end))
+		session->huge_filled_end = 0;
+	if (assembly &&
+	    ends_within(assembly->start + LPD_HUGE_SIZE, start, end)) {
+		assembly->session = NULL;
+		let_others_try(session);
+	}
 }
 
 /* The image speaks for none of it any more; for how many pages it did. */
@@ -225,16 +233,21 @@ enum lpd_outcome lpd_fill_huge(struct lpd_worker *worker,
 	struct lpd_trouble trouble = {.addr = addr,
 				      .source = UINT32_MAX,
 				      .waiting = fault != NULL};
-	const uint8_t *bytes = NULL;
-	int64_t rc = assemble(worker, session, start, &bytes, &trouble);
+	struct lpd_assembly *assembly;
+	int64_t rc = assemble(worker, session, start, &assembly, &trouble);
 
 	session->huge_end = start + LPD_HUGE_SIZE;
 	if (fault && (rc == -EINPROGRESS || rc == -EAGAIN))
 		fault->kind = LPD_FAULT_COLD;
 	if (rc < 0)
 		return lpd_attempt_unreadable(session, trouble, rc);
-	rc = lpd_attempt(session, start, bytes, LPD_HUGE_SIZE);
+	rc = lpd_attempt(session, start, assembly->bytes, LPD_HUGE_SIZE);
 	switch (rc) {
+	case -EAGAIN:
+	case -ENOMEM:
+		/* Or it would take too long the next time, too. */
+		(void)keep(worker, session, assembly, rc);
+		break;
 	case -EEXIST:
 		return fault ? wake_huge(session, fault)
 			     : skip_huge(session, start);
@@ -253,4 +266,19 @@ enum lpd_outcome lpd_fill_huge(struct lpd_worker *worker,
 	session->huge_filled_end = session->huge_end;
 	session->huge_filled_ns = lpd_now_ns();
 	return LPD_FILLED;
+}
+
+enum lpd_outcome lpd_hugetlb_go_on(struct lpd_worker *worker,
+				   struct lpd_session *session)
+{
+	const struct lpd_assembly *begun = kept_for(worker, session);
+	enum lpd_outcome outcome;
+
+	/* What is filled now would be missing in a child that is being made. */
+	if (!begun || session->paused)
+		return LPD_FILLED;
+	outcome = lpd_fill_huge(worker, session, begun->start, NULL,
+				LPD_STEP_NEIGHBOUR);
+	return outcome == LPD_MISSED || outcome == LPD_HELD ? LPD_FILLED
+							    : outcome;
 }

@@ -268,6 +268,15 @@ enum lpd_outcome lpd_fill_huge(struct lpd_worker *worker,
 			       struct lpd_pending *fault,
 			       enum lpd_step_kind kind);
 
+/*
+ * Go on with what the session has begun with, whoever did: he need not come
+ * again, as drain that goes back to what a helper could not fill.  Anything
+ * but LPD_FILLED, also where nothing was begun or it has to wait, is for the
+ * session as a whole.
+ */
+enum lpd_outcome lpd_hugetlb_go_on(struct lpd_worker *worker,
+				   struct lpd_session *session);
+
 /* Is addr in a huge page of which something has been put together? */
 bool lpd_hugetlb_begun(struct lpd_worker *worker,
 		       const struct lpd_session *session, uint64_t addr);
@@ -278,8 +287,10 @@ static inline bool lpd_hugetlb_ends_at(uint64_t end, uint64_t addr)
 	return addr < end && addr >= end - LPD_HUGE_SIZE;
 }
 
-/* What was put together of a session is not right any more. */
-void lpd_hugetlb_forget(struct lpd_worker *worker, struct lpd_session *session);
+/* What was put together of [start, end), or known of it, is not right any more.
+ */
+void lpd_hugetlb_forget(struct lpd_worker *worker, struct lpd_session *session,
+			uint64_t start, uint64_t end);
 
 /*
  * How many pages may be filled now that nobody waits for, by the session's

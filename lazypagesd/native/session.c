@@ -117,6 +117,26 @@ static void begin_fork(struct lpd_session *session, int child_fd)
 	lpd_session_report(session, LPD_STATUS_FORKED);
 }
 
+/* Huge pages that an event is about are others now. */
+static void forget_huge(struct lpd_session *session,
+			const struct lpd_message *message)
+{
+	struct lpd_worker *worker = session->worker;
+	uint64_t len = message->remap.len;
+
+	if (message->kind == LPD_MESSAGE_REMAP) {
+		lpd_hugetlb_forget(worker, session, message->remap.from,
+				   message->remap.from + len);
+		lpd_hugetlb_forget(worker, session, message->remap.to,
+				   message->remap.to + len);
+	} else if (message->kind == LPD_MESSAGE_UNKNOWN) {
+		lpd_hugetlb_forget(worker, session, 0, UINT64_MAX);
+	} else {
+		lpd_hugetlb_forget(worker, session, message->range.start,
+				   message->range.end);
+	}
+}
+
 /* Let one event take effect, and count it as done with, at once. */
 static void apply_event(struct lpd_session *session,
 			const struct lpd_message *message, unsigned int cursor)
@@ -163,9 +183,7 @@ static void apply_event(struct lpd_session *session,
 	}
 	LPD_COUNT(counters->pages_dropped, dropped);
 	lpd_account_event(session, message);
-	lpd_hugetlb_forget(session->worker, session);
-	session->huge_end = 0;
-	session->huge_filled_end = 0;
+	forget_huge(session, message);
 	session->absent_addr = 0;
 	session->stuck = 0;
 }

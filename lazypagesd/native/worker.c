@@ -204,7 +204,7 @@ static void detach(struct lpd_worker *worker, struct lpd_session *session)
 		return;
 	lpd_reads_release(worker, session);
 	lpd_source_forget(worker, session);
-	lpd_hugetlb_forget(worker, session);
+	lpd_hugetlb_forget(worker, session, 0, UINT64_MAX);
 	if (session->nr_reads || session->nr_jobs)
 		return;
 
@@ -301,6 +301,8 @@ static void step(struct lpd_worker *worker)
 	}
 	if (session->must_read || session->nr_pending)
 		outcome = lpd_session_serve(worker, session);
+	if (outcome == LPD_FILLED)
+		outcome = lpd_hugetlb_go_on(worker, session);
 	if (outcome == LPD_FILLED && lpd_background_wanted(session)) {
 		outcome = lpd_session_too_early(session)
 				  ? LPD_LATER
@@ -308,7 +310,9 @@ static void step(struct lpd_worker *worker)
 		/* What got EAGAIN is tried again after a read only. */
 		session->must_read |= outcome == LPD_AGAIN;
 	}
-	lpd_reads_release(worker, session);
+	/* Who comes again at once may not have had what was read for him. */
+	if (outcome != LPD_AGAIN)
+		lpd_reads_release(worker, session);
 
 	uint64_t until_ns = nap_until(session, outcome);
 	uint32_t nr_idle_steps = until_ns ? worker->nr_idle_steps + 1 : 0;

@@ -6,6 +6,7 @@ shared memory knows, may name a part of one.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import mmap
 
@@ -21,7 +22,7 @@ from lazypagesd.sources.testing import Short
 from tests.engine.bed import Bed, Runs, at, check, check_moved, check_zero
 from tests.support.hugetlb import HUGE, MAP_HUGETLB, huge_pages, none_free
 from tests.support.image import Image, wrong_pages
-from tests.support.victim import Victim
+from tests.support.victim import DEADLINE_S, Victim
 
 __all__ = ["huge_pages"]
 
@@ -226,6 +227,35 @@ async def test_drain_waits_for_bytes_as_well(bed: Bed) -> None:
     await bed.release()
     await check(victim, image, 0, 3 * HUGE)
     await check(other, other_image, 0, 3 * HUGE)
+
+
+@pytest.mark.parametrize("_attempt", range(5))  # it is a matter of who comes first
+async def test_huge_page_that_was_begun_with_is_finished(bed: Bed, _attempt: int) -> None:
+    """Whoever comes with another one finishes that first: those who had begun with it need not
+    come again, such as drain that goes back to what a helper could not fill."""
+    for worker in bed.engine.workers:
+        worker.pointer.helped_from_pages = 0
+    image, source = blocking(bed, [(0, 24 * HUGE)])
+    victim = huge_victim(bed, 25)
+    session = bed.attach(victim, image, source=source)
+    bed.restore.release()
+    async with asyncio.timeout(DEADLINE_S):
+        while session.final is None:
+            # Helpers try again after an event: the memory might be another.
+            await victim.do("madvise", at(24 * HUGE), HUGE * PAGE_SIZE, mmap.MADV_DONTNEED)
+    assert session.end is End.DRAINED
+    await check(victim, image, 0, 24 * HUGE)
+
+
+async def test_child_has_what_was_begun_with(bed: Bed) -> None:
+    """A huge page that is being put together when a process forks is missing in its child, too."""
+    image, source = blocking(bed, [(0, 12 * HUGE)])
+    victim = huge_victim(bed, 12)
+    bed.attach(victim, image, source=source)
+    bed.restore.release()
+    children = [await victim.fork() for _ in range(3)]
+    for each in (*children, victim):
+        await check(each, image, 0, 12 * HUGE)
 
 
 async def test_huge_page_with_a_broken_page_is_held(bed: Bed) -> None:
