@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ MAP_HUGETLB = 0x40000
 # Pages of 4 KiB in one.
 HUGE = lib.LPD_HUGE_SIZE // PAGE_SIZE
 OVERCOMMIT = Path("/proc/sys/vm/nr_overcommit_hugepages")
+POOL = Path("/proc/sys/vm/nr_hugepages")
 # What one test needs at most, children included.
 NR_HUGE = 64
 
@@ -34,6 +37,23 @@ def huge_pages() -> Iterator[None]:
             pytest.skip(f"{OVERCOMMIT}: {error.strerror}")
         yield
         OVERCOMMIT.write_text(before)
+
+
+@contextlib.contextmanager
+def pool(nr_pages: int) -> Iterator[None]:
+    """Let there be so many more for sure, and nobody else test with huge pages meanwhile; OSError
+    if there cannot be."""
+    with OVERCOMMIT.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = POOL.read_text()
+        try:
+            wanted = int(before) + nr_pages
+            POOL.write_text(str(wanted))
+            if int(POOL.read_text()) < wanted:
+                raise OSError(errno.ENOMEM, "no memory for so many huge pages", os.fspath(POOL))
+            yield
+        finally:
+            POOL.write_text(before)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
@@ -12,7 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.sanitizers import RUNTIMES, Interpreter, build_sanitized
+from tests.support.hugetlb import pool
 from tests.torture.rounds import Result, Settings, compile_torture, run_round
+
+# Of 2 MiB: what a process of 256 MiB needs with all its children.
+NR_HUGE = 2048
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -31,6 +36,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--pace", default="", help="of the drop-in's drain, as of its --drain")
     add("--vary", action="store_true", help="other settings every round")
     add("--engine", action="store_true", help="the engine alone, and look at its books")
+    add("--huge", action="store_true", help="memory of hugetlbfs, of the engine alone")
     add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="of it (%(default)s)")
     add("--kills", type=int, default=0, help="of the drop-in, in a round (%(default)s)")
     add("--sanitize", choices=RUNTIMES, help="build what serves with these sanitizers")
@@ -42,7 +48,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def settings_of(options: argparse.Namespace, seed: int) -> Settings:
     """Return what the round of *seed* is like."""
-    engine_alone = options.engine or (options.vary and seed % 4 == 3)
+    engine_alone = options.engine or options.huge or (options.vary and seed % 4 == 3)
     nr_workers = options.workers if engine_alone else 0
     # So that each worker has something to do.
     nr_processes = options.processes or max(nr_workers, 1)
@@ -56,6 +62,7 @@ def settings_of(options: argparse.Namespace, seed: int) -> Settings:
         nr_workers=nr_workers,
         nr_kills=0 if nr_workers else options.kills,
         pace="" if nr_workers else options.pace,
+        huge=options.huge,
     )
     if not options.vary:
         return settings
@@ -81,6 +88,7 @@ def replay(options: argparse.Namespace, settings: Settings, seed: int) -> str:
     words += [f"--operations '{settings.operations}'"] if settings.operations else []
     words += ["--cold"] if settings.cold else []
     words += [f"--engine --workers {settings.nr_workers}"] if settings.nr_workers else []
+    words += ["--huge"] if settings.huge else []
     words += [f"--pace {settings.pace}"] if settings.pace else []
     words += [f"--kills {settings.nr_kills}"] if settings.nr_kills else []
     words += [f"--sanitize {options.sanitize}"] if options.sanitize else []
@@ -92,7 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     end = time.monotonic() + options.total
     results: list[Result] = []
-    with tempfile.TemporaryDirectory(prefix="lazypagesd-torture-") as name:
+    huge_pages = pool(NR_HUGE) if options.huge else contextlib.nullcontext()
+    with huge_pages, tempfile.TemporaryDirectory(prefix="lazypagesd-torture-") as name:
         program = compile_torture(Path(name))
         interpreter = Interpreter()
         if options.sanitize:

@@ -74,9 +74,8 @@ static void register_arena(int fd, const struct arena *arena)
 		.mode = UFFDIO_REGISTER_MODE_MISSING,
 	};
 
-	demand(mmap(range->addr, range->nr * PAGE_SIZE, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1,
-		    0) == range->addr,
+	demand(map_pages(range->addr, range->nr, PROT_READ | PROT_WRITE,
+			 MAP_FIXED_NOREPLACE) == range->addr,
 	       "mmap of an arena");
 	demand(ioctl(fd, UFFDIO_REGISTER, &what) == 0, "UFFDIO_REGISTER");
 }

@@ -1,11 +1,12 @@
 /*
- * torture image FILE SEED ARENAS MIB: write the pages of the image to FILE, and
- * print the address and the length of every run of them.
+ * torture image FILE SEED ARENAS MIB UNIT: write the pages of the image to
+ * FILE, and print the address and the length of every run of them.
  *
- * torture run DIR PID SEED ARENAS MIB SECONDS OPERATIONS: be the process
+ * torture run DIR PID SEED ARENAS MIB UNIT SECONDS OPERATIONS: be the process
  * PID of that image, hand over to the daemon that listens in DIR, and go on
- * for so long.  Exits with 1 after the first wrong page, and with 2 when a
- * thread has made no progress for HANG_S.
+ * for so long.  UNIT is 1, or 512 for memory of hugetlbfs.  Exits with 1 after
+ * the first wrong page, and with 2 when a thread has made no progress for
+ * HANG_S.
  */
 #include "torture.h"
 
@@ -202,22 +203,26 @@ static int run(const char *dir, int pid)
 
 int main(int argc, char **argv)
 {
-	bool image = argc == 6 && strcmp(argv[1], "image") == 0;
+	bool image = argc == 7 && strcmp(argv[1], "image") == 0;
 
-	if (!image && (argc != 9 || strcmp(argv[1], "run") != 0)) {
+	if (!image && (argc != 10 || strcmp(argv[1], "run") != 0)) {
 		fprintf(stderr, "see the comment in main.c\n");
 		return 2;
 	}
 	char **sizes = argv + (image ? 3 : 4);
 	options.seed = strtoul(sizes[0], NULL, 0);
 	options.nr_arenas = strtoul(sizes[1], NULL, 0);
-	if (options.nr_arenas < 1 || options.nr_arenas > MAX_ARENAS)
+	options.unit = strtoul(sizes[3], NULL, 0);
+	if (options.nr_arenas < 1 || options.nr_arenas > MAX_ARENAS ||
+	    options.unit < 1)
 		return 2;
+	options.flags = options.unit == 1 ? 0 : MAP_HUGETLB | MAP_NORESERVE;
 	options.nr_pages =
 		strtoul(sizes[2], NULL, 0) * PAGES_PER_MIB / options.nr_arenas;
+	options.nr_pages -= options.nr_pages % options.unit;
 	if (image)
 		return write_image(argv[2]);
-	options.seconds = strtod(argv[7], NULL);
-	options.operations = argv[8];
+	options.seconds = strtod(argv[8], NULL);
+	options.operations = argv[9];
 	return run(argv[2], atoi(argv[3]));
 }

@@ -28,8 +28,26 @@ struct range *choose_range(struct arena *arena)
 size_t choose_length(struct arena *arena)
 {
 	static const size_t longest[] = {1, 4, 16, 64, 512};
+	size_t nr = 1 + choose(arena, longest[choose(arena, 5)]);
 
-	return 1 + choose(arena, longest[choose(arena, 5)]);
+	/* Units of more than a page are large enough if they are few. */
+	return options.unit == 1 ? nr : (1 + nr % 8) * options.unit;
+}
+
+char *map_pages(char *hint, size_t nr, int prot, int more_flags)
+{
+	return mmap(hint, nr * PAGE_SIZE, prot,
+		    MAP_PRIVATE | MAP_ANONYMOUS | options.flags | more_flags,
+		    -1, 0);
+}
+
+/* Where a piece of nr pages begins in a range. */
+static size_t choose_first(struct arena *arena, const struct range *range,
+			   size_t nr)
+{
+	size_t nr_places = (range->nr - nr) / options.unit + 1;
+
+	return choose(arena, nr_places) * options.unit;
 }
 
 /* A piece of a random range, made a range of its own. */
@@ -39,11 +57,11 @@ static struct range *choose_piece(struct arena *arena)
 	size_t nr = choose_length(arena);
 
 	/* Page by page takes long. */
-	if (range->split && nr > 16)
-		nr = 1 + nr % 16;
+	if (range->split && nr > 16 * options.unit)
+		nr = (1 + nr % 16) * options.unit;
 	if (nr > range->nr)
 		nr = range->nr;
-	return isolate(arena, range, choose(arena, range->nr - nr + 1), nr);
+	return isolate(arena, range, choose_first(arena, range, nr), nr);
 }
 
 static void set_zero(struct range *range, uint32_t extra_flags)
@@ -66,9 +84,22 @@ static void change_flag(struct range *range, uint32_t flag, bool set)
 
 /* ---- mappings ---- */
 
+static size_t nr_pages_of(const struct arena *arena)
+{
+	size_t nr = 0;
+
+	for (size_t i = 0; i < arena->nr_ranges; i++)
+		nr += arena->ranges[i].nr;
+	return nr;
+}
+
 void map_new(struct arena *arena)
 {
 	size_t nr = choose_length(arena);
+
+	/* There are not as many huge pages as one likes. */
+	if (options.unit > 1 && nr_pages_of(arena) > 2 * options.nr_pages)
+		return;
 	/* Sometimes where somebody was lately, if that is free. */
 	char *hint = NULL;
 
@@ -77,8 +108,7 @@ void map_new(struct arena *arena)
 							  ? arena->nr_steps
 							  : NR_STEPS)]
 			       .addr;
-	char *addr = mmap(hint, nr * PAGE_SIZE, READ_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *addr = map_pages(hint, nr, READ_WRITE, 0);
 	must(arena, addr != MAP_FAILED, "mmap");
 	struct range *range = add_range(arena, addr, nr, false);
 	note(arena, range, 0, nr, NULL);
@@ -102,7 +132,7 @@ void unmap(struct arena *arena)
 /* Move a range to where it takes the place of other memory of ours. */
 static void move_over(struct arena *arena, struct range *range, char *to)
 {
-	size_t step = range->split ? 1 : range->nr;
+	size_t step = range->split ? options.unit : range->nr;
 
 	note(arena, range, 0, range->nr, to);
 	for (size_t i = 0; i < range->nr; i += step)
@@ -120,8 +150,7 @@ void move_to_new(struct arena *arena)
 
 	if (!range)
 		return;
-	char *to = mmap(NULL, range->nr * PAGE_SIZE, PROT_NONE,
-			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *to = map_pages(NULL, range->nr, PROT_NONE, MAP_NORESERVE);
 	must(arena, to != MAP_FAILED, "mmap of a destination");
 	move_over(arena, range, to);
 }
@@ -136,8 +165,8 @@ void move_to_own(struct arena *arena)
 	struct range *target = choose_range(arena);
 	if (target == range || target->nr < range->nr)
 		return;
-	target = isolate(arena, target,
-			 choose(arena, target->nr - range->nr + 1), range->nr);
+	target = isolate(arena, target, choose_first(arena, target, range->nr),
+			 range->nr);
 	if (!target)
 		return;
 	move_over(arena, range, target->addr);
@@ -174,17 +203,17 @@ void shrink(struct arena *arena)
 {
 	struct range *range = choose_piece(arena);
 
-	if (!range || range->split || range->nr < 2)
+	if (!range || range->split || range->nr <= options.unit)
 		return;
-	size_t nr_left = 1 + choose(arena, range->nr - 1);
+	size_t nr_left =
+		options.unit + choose_first(arena, range, 2 * options.unit);
 	bool moves = choose(arena, 2);
 	char *to = range->addr;
 	int flags = 0;
 
 	if (moves) {
 		flags = MREMAP_MAYMOVE | MREMAP_FIXED;
-		to = mmap(NULL, nr_left * PAGE_SIZE, PROT_NONE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		to = map_pages(NULL, nr_left, PROT_NONE, MAP_NORESERVE);
 		must(arena, to != MAP_FAILED, "mmap of a destination");
 	}
 	note(arena, range, 0, range->nr, to);
@@ -337,7 +366,7 @@ void lock_for_a_while(struct arena *arena)
 {
 	struct range *range = choose_piece(arena);
 
-	if (!range || range->nr > 64)
+	if (!range || range->nr > 64 * options.unit)
 		return;
 	note(arena, range, 0, range->nr, NULL);
 	/* Not more than the limit, nor where there is no access. */

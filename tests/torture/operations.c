@@ -79,7 +79,7 @@ static void make_room(struct arena *arena)
 	while (arena->nr_ranges > MANY_RANGES * 3 / 4) {
 		struct range *range = choose_range(arena);
 
-		if (range->nr <= 64)
+		if (range->nr <= 64 * options.unit)
 			unmap_range(arena, range);
 	}
 }

@@ -20,6 +20,7 @@ from lazypagesd.images.mm import PAGE_SIZE
 from lazypagesd.images.writer import ImageEntry, ImageTask, anon_vma, write_images
 from tests.sanitizers import Interpreter
 from tests.service.daemon import KEEPER, kill_group, members
+from tests.support.hugetlb import HUGE
 
 SOURCES = Path(__file__).parent
 DEFAULT = Interpreter()
@@ -28,6 +29,8 @@ PID = 77  # in the image, which knows nothing of the processes that run
 CRASHED = "crashed"
 SPARE_S = 60.0  # for start and end; a process finds out itself when it hangs
 FAULTS = re.compile(r"([0-9]+) faults served")
+# Of main.c's operations, those that hugetlbfs knows.
+OF_HUGE_PAGES = "numosdkalpcwrW|FKRVC"
 RESULT = re.compile(r"([0-9]+) operations, ([0-9]+) forks, ([0-9]+) pages checked")
 
 
@@ -38,7 +41,7 @@ class Settings:
     *nr_workers* are those of an engine alone; with 0 it is the drop-in, which has its own, and
     may be killed *nr_kills* times while the round lasts: its keeper starts another.  One that is
     built with crash points (native/crash.c) kills itself at *crash*, if there is one.  It drains
-    at *pace*, of ``--drain``.
+    at *pace*, of ``--drain``.  *huge* is for memory of hugetlbfs, which only an engine serves.
     """
 
     seconds: float = 1.5
@@ -51,6 +54,23 @@ class Settings:
     nr_kills: int = 0
     crash: str = ""
     pace: str = ""
+    huge: bool = False
+
+    @property
+    def unit(self) -> int:
+        """How many pages are there together."""
+        return HUGE if self.huge else 1
+
+    @property
+    def sizes(self) -> list[str]:
+        """What main.c is told of the size of a process."""
+        return [str(self.nr_threads), str(self.size_mib), str(self.unit)]
+
+    @property
+    def nr_pages_each(self) -> int:
+        """The pages of each arena."""
+        nr_pages = self.size_mib * 2**20 // PAGE_SIZE // self.nr_threads
+        return nr_pages - nr_pages % self.unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,20 +196,23 @@ def write_round_images(program: Path, images: Path, seed: int, settings: Setting
     """Write the checkpoint; the process itself says what its pages are."""
     images.mkdir(parents=True)
     pages = images / "pages-1.img"
-    sizes = [str(seed), str(settings.nr_threads), str(settings.size_mib)]
     # Written aside, as write_images() writes pages, too: none.
     aside = images / "pages.part"
     listing = subprocess.run(
-        [program, "image", aside, *sizes], check=True, timeout=60, capture_output=True, text=True
+        [program, "image", aside, str(seed), *settings.sizes],
+        check=True,
+        timeout=60,
+        capture_output=True,
+        text=True,
     ).stdout
     entries = []
     for line in listing.splitlines():
         addr, nr_pages = line.split()
         entries.append(ImageEntry(int(addr, 16), int(nr_pages)))
     spacing = 0x1000000000  # of arenas: record.c
-    nr_pages_each = settings.size_mib * 2**20 // PAGE_SIZE // settings.nr_threads
     vmas = [
-        anon_vma(0x100000000000 + i * spacing, nr_pages_each) for i in range(settings.nr_threads)
+        anon_vma(0x100000000000 + i * spacing, settings.nr_pages_each)
+        for i in range(settings.nr_threads)
     ]
     write_images(images, [ImageTask(pid=PID, vmas=tuple(vmas), entries=tuple(entries))])
     aside.rename(pages)
@@ -209,7 +232,9 @@ def daemon_arguments(settings: Settings) -> list[str]:
         "--processes": settings.nr_processes,
         "--pid": PID,
     }
-    return ["tests.torture.engine", *(f"{name}={number}" for name, number in numbers.items())]
+    huge = ["--huge"] if settings.huge else []
+    words = [f"{name}={number}" for name, number in numbers.items()]
+    return ["tests.torture.engine", *words, *huge]
 
 
 def start_daemon(
@@ -243,10 +268,10 @@ def start_process(
     program: Path, work: Path, seed: int, settings: Settings
 ) -> subprocess.Popen[str]:
     """Start a process, which waits for a byte once it has connected."""
-    sizes = [str(seed), str(settings.nr_threads), str(settings.size_mib)]
-    how = [str(settings.seconds), settings.operations]
+    operations = settings.operations or (OF_HUGE_PAGES if settings.huge else "")
+    how = [str(settings.seconds), operations]
     return subprocess.Popen(
-        [program, "run", work, str(PID), *sizes, *how],
+        [program, "run", work, str(PID), str(seed), *settings.sizes, *how],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

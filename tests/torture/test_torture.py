@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from lazypagesd.engine.statistics import Counters, Latency
+from tests.support.hugetlb import pool
 from tests.torture.__main__ import parse, replay, settings_of
 from tests.torture.engine import audit_session
 from tests.torture.rounds import Settings, compile_torture, run_round
 
 pytestmark = pytest.mark.uffd
+
+NR_HUGE = 384
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +54,29 @@ def test_no_page_is_wrong(program: Path, tmp_path: Path, seed: int, settings: Se
     assert result.nr_operations > 100
 
 
+@pytest.fixture(scope="module")
+def huge_pages() -> Iterator[None]:
+    """As many as a process of 64 MiB needs, with all its children."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(pool(NR_HUGE))
+        except OSError as error:
+            pytest.skip(f"{error.filename}: {error.strerror}")
+        yield
+
+
+@pytest.mark.usefixtures("huge_pages")
+@pytest.mark.parametrize(
+    ("seed", "cold"), [pytest.param(10, False, id="warm"), pytest.param(11, True, id="cold")]
+)
+def test_no_huge_page_is_wrong(program: Path, tmp_path: Path, seed: int, cold: bool) -> None:
+    """The same of memory of hugetlbfs."""
+    settings = Settings(seconds=1, size_mib=64, nr_threads=2, nr_workers=1, huge=True, cold=cold)
+    result = run_round(program, tmp_path / "round", seed, settings)
+    assert not result.finding, result.finding
+    assert result.nr_operations > 100
+
+
 @pytest.mark.parametrize("seed", [8, 9])
 def test_no_page_is_wrong_when_the_daemon_is_killed(
     program: Path, tmp_path: Path, seed: int
@@ -75,6 +103,7 @@ def test_no_page_is_wrong_in_rounds_that_vary(program: Path, tmp_path: Path, see
         pytest.param(["--kills", "7"], id="killed"),
         pytest.param(["--engine", "--workers", "3"], id="engine"),
         pytest.param(["--engine", "--sanitize", "thread"], id="sanitized"),
+        pytest.param(["--huge"], id="huge"),
     ],
 )
 def test_replay_command_names_the_settings_of_the_round(words: list[str]) -> None:

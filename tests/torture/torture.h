@@ -107,6 +107,8 @@ struct options {
 	double seconds;
 	unsigned int nr_arenas;
 	size_t nr_pages; /* of each arena */
+	size_t unit;     /* so many are mapped and there together */
+	int flags;       /* for mmap, of memory that is like an arena's */
 	const char *operations;
 };
 
@@ -169,8 +171,10 @@ const char *operation_name(unsigned int what);
 /* ---- mappings.c ---- */
 
 struct range *choose_range(struct arena *arena);
-/* Of a piece, in pages: mostly few. */
+/* Of a piece, in pages: mostly few, and whole units. */
 size_t choose_length(struct arena *arena);
+/* mmap of memory like an arena's. */
+char *map_pages(char *hint, size_t nr, int prot, int more_flags);
 /* Make every page of an arena readable. */
 void unprotect_all(struct arena *arena);
 void unmap_range(struct arena *arena, struct range *range);
