@@ -35,40 +35,6 @@ void lpd_worker_wake(struct lpd_worker *worker)
 	(void)!write(worker->inbox_fd, &one, sizeof(one));
 }
 
-void lpd_session_report(struct lpd_session *session, uint32_t status)
-{
-	struct lpd_worker *worker = session->worker;
-	uint64_t one = 1;
-
-	/* Pairs with the acquire in lpd_session_take_status(). */
-	__atomic_fetch_or(&session->status, status, __ATOMIC_RELEASE);
-	if (!__atomic_exchange_n(&session->in_reports, 1, __ATOMIC_ACQ_REL)) {
-		session->next_in_reports =
-			__atomic_load_n(&worker->reports, __ATOMIC_RELAXED);
-		while (!__atomic_compare_exchange_n(
-			&worker->reports, &session->next_in_reports, session,
-			true, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
-			;
-	}
-	(void)!write(worker->report_fd, &one, sizeof(one));
-}
-
-struct lpd_session *lpd_worker_take_report(struct lpd_worker *worker)
-{
-	struct lpd_session *session =
-		__atomic_load_n(&worker->reports, __ATOMIC_ACQUIRE);
-
-	/* One taker only, so next_in_reports cannot change under us. */
-	while (session &&
-	       !__atomic_compare_exchange_n(&worker->reports, &session,
-					    session->next_in_reports, true,
-					    __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE))
-		;
-	if (session)
-		__atomic_store_n(&session->in_reports, 0, __ATOMIC_RELEASE);
-	return session;
-}
-
 /* ---- the ring of sessions that have work ---- */
 
 void lpd_session_activate(struct lpd_worker *worker,
