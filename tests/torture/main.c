@@ -14,7 +14,8 @@
 #include <signal.h>
 #include <sys/prctl.h>
 
-#define HANG_S 20
+/* A child that is filled fault by fault may take half of that. */
+#define HANG_S 40
 
 struct options options = {.operations = ""};
 struct arena arenas[MAX_ARENAS];
