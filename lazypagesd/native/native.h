@@ -741,7 +741,7 @@ struct lpd_worker {
 	uint8_t *staging;              /* LPD_STAGING_SIZE */
 	uint8_t *page;                 /* LPD_PAGE_SIZE */
 	struct lpd_recorder *recorder; /* NULL: nothing is recorded */
-	/* So long, at most, it asks for messages before it sleeps. */
+	/* So long, at most, it asks for messages before it sleeps; atomic. */
 	uint64_t max_poll_ns;
 	uint32_t nr_helpers;
 	/* Helpers help once a piece of drain has so many pages, which it has

@@ -44,11 +44,23 @@ static long nr_switches(void)
 	return usage.ru_nivcsw;
 }
 
+/* May have changed since something was learnt. */
+static uint64_t max_poll_ns(const struct lpd_worker *worker)
+{
+	/* Of the control plane; nothing else depends on it. */
+	return __atomic_load_n(&worker->max_poll_ns, __ATOMIC_RELAXED);
+}
+
+static uint64_t poll_ns(const struct lpd_worker *worker)
+{
+	return lpd_min(worker->poll_ns, max_poll_ns(worker));
+}
+
 /* Ask for messages until there are some, for as long as that may pay. */
 static int poll_messages(struct lpd_worker *worker, struct epoll_event *ready,
 			 int max_ready, uint64_t began_ns, uint64_t until_ns)
 {
-	uint64_t end_ns = lpd_min(began_ns + worker->poll_ns, until_ns);
+	uint64_t end_ns = lpd_min(began_ns + poll_ns(worker), until_ns);
 	uint64_t last_ns = began_ns, now = began_ns;
 	long before = nr_switches();
 	uint64_t lost_ns = 0;
@@ -70,9 +82,9 @@ static int poll_messages(struct lpd_worker *worker, struct epoll_event *ready,
 /* A message came after so long, while we slept: would it have paid to ask? */
 static void learn(struct lpd_worker *worker, uint64_t waited_ns)
 {
-	if (waited_ns <= worker->max_poll_ns) {
+	if (waited_ns <= max_poll_ns(worker)) {
 		worker->poll_ns =
-			lpd_min(worker->max_poll_ns,
+			lpd_min(max_poll_ns(worker),
 				lpd_max(MIN_POLL_NS, 2 * worker->poll_ns));
 	} else {
 		worker->poll_ns /= 2;
@@ -84,14 +96,14 @@ static void learn(struct lpd_worker *worker, uint64_t waited_ns)
 /* Only who has just been asked for something is asked again so soon. */
 static bool may_poll(const struct lpd_worker *worker)
 {
-	return worker->has_served && worker->poll_ns &&
+	return worker->has_served && poll_ns(worker) &&
 	       worker->poll_credit_ns >= 0;
 }
 
 static void earn(struct lpd_worker *worker, uint64_t waited_ns)
 {
 	worker->poll_credit_ns +=
-		lpd_min(waited_ns, worker->max_poll_ns) / WAITED_FOR_LOST;
+		lpd_min(waited_ns, max_poll_ns(worker)) / WAITED_FOR_LOST;
 	if (worker->poll_credit_ns > MAX_CREDIT_NS)
 		worker->poll_credit_ns = MAX_CREDIT_NS;
 }

@@ -47,9 +47,21 @@ async def test_worker_polls_beside_faults(bed: Bed) -> None:
 async def test_worker_that_may_not_poll_sleeps(bed: Bed) -> None:
     """With no time to ask in, it sleeps between any two faults."""
     victim, image, worker = serve(bed)
-    worker.pointer.max_poll_ns = 0
+    bed.engine.let_poll(0)
     await check(victim, image, 0, NR_PAGES)
     assert worker.statistics.polled_ns == 0
+
+
+async def test_worker_that_may_poll_no_longer_sleeps(bed: Bed) -> None:
+    """Whatever it has learnt before."""
+    victim, image, worker = serve(bed)
+    await check(victim, image, 0, NR_PAGES // 2)
+    bed.engine.let_poll(0)
+    await bed.until_asleep()
+    polled_ns = worker.statistics.polled_ns
+    assert polled_ns > 0
+    await check(victim, image, NR_PAGES // 2, NR_PAGES // 2)
+    assert worker.statistics.polled_ns == polled_ns
 
 
 async def test_quiet_worker_sleeps(bed: Bed) -> None:
@@ -68,7 +80,7 @@ async def test_worker_learns_when_polling_is_in_vain(bed: Bed) -> None:
     """Where faults come later than it would ever ask for, it soon stops asking."""
     victim, image, worker = serve(bed)
     worker.pointer.poll_ns = MAX_POLL_NS
-    worker.pointer.max_poll_ns = 1
+    bed.engine.let_poll(1)
     for page in range(0, 64, 2):
         await check(victim, image, page)
         # The victim's next fault is a round trip away: longer than any worker polls.
