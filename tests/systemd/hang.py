@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -19,16 +20,32 @@ _ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void
 
 
 def hang_workers(pid: int) -> list[int]:
-    """Stop every thread of process *pid* but its first; return them."""
+    """Stop every thread of process *pid* but its first; return them.
+
+    One that ends meanwhile, as those do that look at a hand-off's files, is none of them.
+    """
     threads = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
     threads.remove(pid)
-    for thread in threads:
-        for request in PTRACE_SEIZE, PTRACE_INTERRUPT:
-            if _ptrace(request, thread, None, None) < 0:
-                raise OSError(ctypes.get_errno(), f"ptrace {request:#x}: thread {thread}")
-        # When this returns, it stands.
-        os.waitpid(thread, WAIT_FOR_THREADS)
-    return threads
+    return [thread for thread in threads if stop(thread)]
+
+
+def stop(thread: int) -> bool:
+    """Stop a thread; return whether it stands, and has not ended."""
+    try:
+        trace(PTRACE_SEIZE, thread)
+    except ProcessLookupError:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        trace(PTRACE_INTERRUPT, thread)
+    _pid, status = os.waitpid(thread, WAIT_FOR_THREADS)
+    return os.WIFSTOPPED(status)
+
+
+def trace(request: int, thread: int) -> None:
+    """Ask the kernel for something about a thread."""
+    if _ptrace(request, thread, None, None) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"ptrace {request:#x}: thread {thread}: {os.strerror(number)}")
 
 
 def reap(threads: list[int]) -> None:
