@@ -74,7 +74,7 @@ static int poll_messages(struct lpd_worker *worker, struct epoll_event *ready,
 			lost_ns = now - last_ns;
 		last_ns = now;
 	}
-	LPD_COUNT(worker->polled_ns, now - began_ns - lost_ns);
+	LPD_COUNT(worker->polled_ns, now - began_ns);
 	worker->poll_credit_ns -= lost_ns;
 	return n;
 }
