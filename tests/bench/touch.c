@@ -98,8 +98,9 @@ static void pause_as(const struct touching *how)
 
 	if (how->asleep)
 		nanosleep(&pause, NULL);
-	while (now_ns(CLOCK_MONOTONIC) < end_ns)
-		;
+	else
+		while (now_ns(CLOCK_MONOTONIC) < end_ns)
+			;
 }
 
 static void *touch_all(void *arg)

@@ -217,7 +217,6 @@ int main(int argc, char **argv)
 	if (options.nr_arenas < 1 || options.nr_arenas > MAX_ARENAS ||
 	    options.unit < 1)
 		return 2;
-	options.flags = options.unit == 1 ? 0 : MAP_HUGETLB | MAP_NORESERVE;
 	options.nr_pages =
 		strtoul(sizes[2], NULL, 0) * PAGES_PER_MIB / options.nr_arenas;
 	options.nr_pages -= options.nr_pages % options.unit;

@@ -36,9 +36,11 @@ size_t choose_length(struct arena *arena)
 
 char *map_pages(char *hint, size_t nr, int prot, int more_flags)
 {
+	/* Of huge pages that are moved, the kernel loses reservations. */
+	int huge = options.unit == 1 ? 0 : MAP_HUGETLB | MAP_NORESERVE;
+
 	return mmap(hint, nr * PAGE_SIZE, prot,
-		    MAP_PRIVATE | MAP_ANONYMOUS | options.flags | more_flags,
-		    -1, 0);
+		    MAP_PRIVATE | MAP_ANONYMOUS | huge | more_flags, -1, 0);
 }
 
 /* Where a piece of nr pages begins in a range. */

@@ -108,7 +108,6 @@ struct options {
 	unsigned int nr_arenas;
 	size_t nr_pages; /* of each arena */
 	size_t unit;     /* so many are mapped and there together */
-	int flags;       /* for mmap, of memory that is like an arena's */
 	const char *operations;
 };
 
