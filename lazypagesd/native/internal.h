@@ -270,9 +270,9 @@ enum lpd_outcome lpd_fill_huge(struct lpd_worker *worker,
 
 /*
  * Go on with what the session has begun with, whoever did: he need not come
- * again, as drain that goes back to what a helper could not fill.  Anything
- * but LPD_FILLED, also where nothing was begun or it has to wait, is for the
- * session as a whole.
+ * again, as drain that goes back to what a helper could not fill.  Returns
+ * LPD_FILLED also where nothing was begun or it has to wait; anything else is
+ * about the session as a whole.
  */
 enum lpd_outcome lpd_hugetlb_go_on(struct lpd_worker *worker,
 				   struct lpd_session *session);

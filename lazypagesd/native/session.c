@@ -122,9 +122,10 @@ static void forget_huge(struct lpd_session *session,
 			const struct lpd_message *message)
 {
 	struct lpd_worker *worker = session->worker;
-	uint64_t len = message->remap.len;
 
 	if (message->kind == LPD_MESSAGE_REMAP) {
+		uint64_t len = message->remap.len;
+
 		lpd_hugetlb_forget(worker, session, message->remap.from,
 				   message->remap.from + len);
 		lpd_hugetlb_forget(worker, session, message->remap.to,

@@ -231,8 +231,8 @@ async def test_drain_waits_for_bytes_as_well(bed: Bed) -> None:
 
 @pytest.mark.parametrize("_attempt", range(5))  # it is a matter of who comes first
 async def test_huge_page_that_was_begun_with_is_finished(bed: Bed, _attempt: int) -> None:
-    """Whoever comes with another one finishes that first: those who had begun with it need not
-    come again, such as drain that goes back to what a helper could not fill."""
+    """The worker goes on with it by itself: whoever had begun need not come again, such as drain
+    that goes back to what a helper could not fill.  Events about other memory do not stop it."""
     for worker in bed.engine.workers:
         worker.pointer.helped_from_pages = 0
     image, source = blocking(bed, [(0, 24 * HUGE)])
@@ -241,7 +241,6 @@ async def test_huge_page_that_was_begun_with_is_finished(bed: Bed, _attempt: int
     bed.restore.release()
     async with asyncio.timeout(DEADLINE_S):
         while session.final is None:
-            # Helpers try again after an event: the memory might be another.
             await victim.do("madvise", at(24 * HUGE), HUGE * PAGE_SIZE, mmap.MADV_DONTNEED)
     assert session.end is End.DRAINED
     await check(victim, image, 0, 24 * HUGE)
