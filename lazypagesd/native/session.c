@@ -308,6 +308,14 @@ static enum lpd_outcome retry_pending(struct lpd_worker *worker,
 		if (to_be_kept(outcome))
 			session->pending[session->nr_pending++] = fault;
 		nr_hot += is_hot(outcome);
+		/*
+		 * What holds up one fill holds up all, and ends for a moment:
+		 * then the bytes are to be at hand, those of the same fault.
+		 */
+		if (outcome == LPD_AGAIN)
+			while (++i < nr_tried)
+				session->pending[session->nr_pending++] =
+					session->pending[i];
 	}
 	session->nr_hot = nr_hot;
 	return LPD_FILLED;

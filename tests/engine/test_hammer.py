@@ -34,6 +34,16 @@ async def test_faults_under_the_hammer(bed: Bed, hammer: int) -> None:
     await check_zero(victim, 600, 16)
 
 
+async def test_faults_far_apart_under_the_hammer(bed: Bed) -> None:
+    """Threads whose pages do not lie together get them as soon: what was read for one of them, a
+    MiB, is at hand in the few moments in which it can be filled."""
+    victim, image = bed.serve([(0, 4096), (6000, 16)], [(0, 4096)])
+    await victim.do("hammer", HAMMER_MREMAP, at(6000), 16 * PAGE_SIZE, at(7000))
+    victim.begin_reading(at(0), 256, nr_threads=16, step_pages=256)
+    assert wrong_pages(await victim.end_reading(), image.bytes(at(0), 4096)) == []
+    assert await victim.do("hush") > 0
+
+
 @pytest.mark.parametrize("filled", [True, False], ids=["copy", "zeropage"])
 async def test_fills_that_get_eagain(bed: Bed, filled: bool) -> None:
     """A fill that the kernel puts off, for another thread never stops, is done in the end."""
