@@ -73,8 +73,12 @@ static void wait_child(struct arena *arena, pid_t pid)
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 1)
 		finding(arena, "a child has a finding");
 	errno = 0;
-	finding(arena, WIFEXITED(status) ? "a child failed"
-					 : "a child was killed by a signal");
+	if (WIFEXITED(status))
+		finding(arena, "a child failed");
+	char what[64];
+	snprintf(what, sizeof(what), "a child was killed: SIG%s",
+		 sigabbrev_np(WTERMSIG(status)));
+	finding(arena, what);
 }
 
 void reap_children(struct arena *arena, size_t nr_left)
@@ -99,8 +103,14 @@ static _Noreturn void live(struct arena *arena)
 		_exit(0);
 	check_some(arena);
 	if (choose(arena, 2) == 0) {
-		for (size_t i = choose(arena, 400); i; i--)
-			operate(&arenas[choose(arena, options.nr_arenas)]);
+		for (size_t i = choose(arena, 400); i; i--) {
+			struct arena *one =
+				&arenas[choose(arena, options.nr_arenas)];
+
+			/* All of it may have been kept from us. */
+			if (one->nr_ranges)
+				operate(one);
+		}
 		check_some(arena);
 	}
 	for (unsigned int i = 0; i < options.nr_arenas; i++)
@@ -142,7 +152,7 @@ static void read_parent(struct arena *arena, pid_t parent)
 {
 	uint64_t bytes[WORDS_PER_PAGE];
 
-	for (size_t i = 0; i < 200; i++) {
+	for (size_t i = 0; i < 200 && arena->nr_ranges; i++) {
 		struct range *range = choose_range(arena);
 		size_t page = choose(arena, range->nr);
 		struct iovec here = {bytes, PAGE_SIZE};
