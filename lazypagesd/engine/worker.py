@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # Threads that wait for a disk on behalf of one worker.
 NR_READERS = 2
 
+# Of what a session misses helpers take a part, if it is more than they all have at a time.
+HELPED_FROM_PAGES = 2048
+
 # For so long, at most, a worker asks for messages before it sleeps: for none, once a millisecond
 # has been quiet.
 MAX_POLL_NS = 800_000
@@ -66,7 +69,7 @@ class Worker:
             self.pointer.assemblies[i].bytes = self._memory["assemblies"] + i * lib.LPD_HUGE_SIZE
         self.pointer.max_poll_ns = MAX_POLL_NS
         self.pointer.nr_helpers = min(nr_helpers, lib.LPD_MAX_HELPERS)
-        self.pointer.helped_from_pages = lib.LPD_MAX_PIECE_PAGES
+        self.pointer.helped_from_pages = HELPED_FROM_PAGES
         for i in range(self.pointer.nr_helpers):
             self.pointer.helpers[i].bytes = self._memory["pieces"] + i * lib.LPD_PIECE_SIZE
         self.recorder: Recorder | None = None

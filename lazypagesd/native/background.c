@@ -104,6 +104,9 @@ static enum lpd_outcome fill_neighbourhood(struct lpd_worker *worker,
 
 	session->window_end = end;
 	session->window_filled = 0;
+	/* They have little time, between one fault and the next. */
+	lpd_helpers_offer(worker, session);
+	lpd_helpers_revoke(worker, session, start, end);
 	uint32_t nr_runs =
 		lpd_state_gather(session->state, start, end, UINT64_MAX,
 				 worker->runs, LPD_MAX_RUNS);
@@ -126,6 +129,9 @@ static void end_pass(struct lpd_session *session)
 	session->stuck = !session->pass_progressed;
 	session->pass_progressed = 0;
 	session->drain_addr = 0;
+	session->help_start = 0;
+	session->help_addr = 0;
+	session->help_end = 0;
 }
 
 /* Leave the page at which a run was held behind: the next is another. */
@@ -141,6 +147,23 @@ static void skip_held(struct lpd_session *session, uint64_t addr)
 		session->drain_addr = session->huge_end;
 }
 
+/* The next runs of drain, none of which a helper is at; how many. */
+static uint32_t gather_piece(struct lpd_worker *worker,
+			     struct lpd_session *session, uint64_t max_pages)
+{
+	struct lpd_region *runs = worker->runs;
+	uint32_t nr_runs;
+
+	do
+		nr_runs = lpd_state_gather(session->state, session->drain_addr,
+					   LPD_USER_SPACE_END, max_pages, runs,
+					   LPD_MAX_RUNS);
+	while (nr_runs &&
+	       lpd_helpers_revoke(worker, session, runs[0].start,
+				  lpd_region_end(&runs[nr_runs - 1])));
+	return nr_runs;
+}
+
 static enum lpd_outcome drain_piece(struct lpd_worker *worker,
 				    struct lpd_session *session,
 				    uint64_t budget)
@@ -149,9 +172,7 @@ static enum lpd_outcome drain_piece(struct lpd_worker *worker,
 
 	lpd_helpers_offer(worker, session);
 	uint32_t nr_runs =
-		lpd_state_gather(session->state, session->drain_addr,
-				 LPD_USER_SPACE_END, lpd_min(budget, piece),
-				 worker->runs, LPD_MAX_RUNS);
+		gather_piece(worker, session, lpd_min(budget, piece));
 	if (!nr_runs && session->nr_jobs) {
 		session->waits_for_help = 1;
 		return LPD_MISSED;

@@ -7,6 +7,11 @@
  * pages that were missing, where their bytes are, and where they belong.  It
  * reads and COPYs them piece by piece, counts, and looks at nothing else.
  *
+ * Helpers begin in the middle of what the drain has to do, and where the upper
+ * half has been filled, in the middle of the rest.  So they do not run into
+ * the worker; and a program that walks through its memory in order does not
+ * run into them: it would be right behind, and wait for every page.
+ *
  * Fills must not overtake events: none may happen between an event's being
  * read and its having taken effect, or bytes of the image would appear where
  * the process has dropped, moved or replaced its memory.  Until an event is
@@ -16,14 +21,17 @@
  * piece before it fills it, which fails once its job is revoked; and a worker
  * that meets a piece that was claimed waits until it is in, for as long as
  * COPY takes for LPD_PIECE_SIZE.  A disk is never waited for: a helper reads
- * first and claims afterwards.
+ * first and claims afterwards.  The same goes for what the worker is about to
+ * fill itself, or a page could be counted twice.
  *
  * What has been filled is counted by its bits, which stay with the pages
  * whatever becomes of their addresses, and always before messages are read.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <sched.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -31,6 +39,9 @@
 #define JOB_PAGES 256 /* 1 MiB */
 /* Less is not worth another thread's waking up. */
 #define MIN_JOB_PAGES 16
+
+/* The processor may be that of the very program whose pages these are. */
+#define NICE 19
 
 /* ---- the helper's side ---- */
 
@@ -46,32 +57,78 @@ static bool change_state(struct lpd_job *job, uint32_t from, uint32_t to)
 					   __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
-/* One piece; false if the job goes no further, whatever the reason. */
-static bool fill_piece(struct lpd_job *job, uint8_t *bytes)
-{
-	uint64_t done = (uint64_t)job->nr_filled * LPD_PAGE_SIZE;
-	uint64_t len = (uint64_t)job->run.nr_pages * LPD_PAGE_SIZE - done;
-	ssize_t n = pread(job->source_fd, bytes, lpd_min(len, LPD_PIECE_SIZE),
-			  job->run.offset + done);
+/* Where a helper is with its job. */
+struct progress {
+	uint32_t run;
+	uint64_t done; /* bytes of that run */
+	/* What has been read: bytes of a source from an offset on. */
+	uint32_t source;
+	uint64_t offset;
+	uint64_t len;
+};
 
-	/* The worker finds out what is wrong, and tells. */
-	if (n < LPD_PAGE_SIZE ||
-	    !change_state(job, LPD_JOB_READING, LPD_JOB_FILLING))
+/* How many bytes of the source are wanted from here, without a gap? */
+static uint64_t wanted(const struct lpd_job *job, const struct progress *at)
+{
+	uint64_t start = job->runs[at->run].offset + at->done, end = start;
+
+	for (uint32_t i = at->run; i < job->nr_runs; i++) {
+		const struct lpd_region *run = &job->runs[i];
+
+		if (i != at->run && (run->source != job->runs[at->run].source ||
+				     run->offset != end))
+			break;
+		end = run->offset + (uint64_t)run->nr_pages * LPD_PAGE_SIZE;
+		if (end - start >= LPD_PIECE_SIZE)
+			return LPD_PIECE_SIZE;
+	}
+	return end - start;
+}
+
+/* One COPY; false if the job goes no further, whatever the reason. */
+static bool fill_piece(struct lpd_job *job, struct progress *at, uint8_t *bytes)
+{
+	const struct lpd_region *run = &job->runs[at->run];
+	uint64_t offset = run->offset + at->done;
+
+	if (run->source != at->source || offset < at->offset ||
+	    offset >= at->offset + at->len) {
+		ssize_t n = pread(job->sources[run->source].fd, bytes,
+				  wanted(job, at), offset);
+
+		/* The worker finds out what is wrong, and tells. */
+		if (n < LPD_PAGE_SIZE)
+			return false;
+		at->source = run->source;
+		at->offset = offset;
+		at->len = n & ~(uint64_t)(LPD_PAGE_SIZE - 1);
+	}
+	uint64_t left = (uint64_t)run->nr_pages * LPD_PAGE_SIZE - at->done;
+	uint64_t len = lpd_min(at->offset + at->len - offset, left);
+
+	if (!change_state(job, LPD_JOB_READING, LPD_JOB_FILLING))
 		return false;
-	len = n & ~(uint64_t)(LPD_PAGE_SIZE - 1);
-	int64_t filled =
-		lpd_uffd_copy(job->fd, job->run.start + done, bytes, len);
+	int64_t filled = lpd_uffd_copy(job->fd, run->start + at->done,
+				       bytes + offset - at->offset, len);
 
 	if (filled > 0)
 		job->nr_filled += filled / LPD_PAGE_SIZE;
 	__atomic_store_n(&job->state, LPD_JOB_READING, __ATOMIC_RELEASE);
-	return filled == (int64_t)len && job->nr_filled < job->run.nr_pages;
+	if (filled != (int64_t)len)
+		return false;
+	at->done += len;
+	if (len == left) {
+		at->run++;
+		at->done = 0;
+	}
+	return at->run < job->nr_runs;
 }
 
 int lpd_helper_run(struct lpd_worker *worker, uint32_t number)
 {
 	struct lpd_helper *helper = &worker->helpers[number];
 
+	(void)setpriority(PRIO_PROCESS, gettid(), NICE);
 	while (!__atomic_load_n(&worker->stop, __ATOMIC_ACQUIRE)) {
 		uint64_t count;
 		ssize_t n = read(helper->jobs_fd, &count, sizeof(count));
@@ -88,7 +145,8 @@ int lpd_helper_run(struct lpd_worker *worker, uint32_t number)
 				nr_idle++;
 				continue;
 			}
-			while (fill_piece(job, helper->bytes))
+			struct progress at = {0};
+			while (fill_piece(job, &at, helper->bytes))
 				;
 			nr_idle = 0;
 			__atomic_store_n(&job->state, LPD_JOB_ENDED,
@@ -101,22 +159,53 @@ int lpd_helper_run(struct lpd_worker *worker, uint32_t number)
 
 /* ---- the worker's side ---- */
 
-/* Offer what is missing next; false if there is nothing for a helper. */
+static uint64_t job_end(const struct lpd_job *job)
+{
+	return lpd_region_end(&job->runs[job->nr_runs - 1]);
+}
+
+/* The upper half of what drain has to do below their area is theirs, too. */
+static bool take_area(struct lpd_session *session)
+{
+	uint64_t end = session->help_start ?: LPD_USER_SPACE_END;
+	uint64_t start = lpd_state_middle(session->state, session->drain_addr,
+					  end, MIN_JOB_PAGES);
+
+	if (start == end)
+		return false;
+	session->help_start = start;
+	session->help_addr = start;
+	session->help_end = end;
+	return true;
+}
+
+/* What is missing next in their area, as runs of a job; how many pages. */
+static uint32_t gather_job(const struct lpd_session *session,
+			   struct lpd_job *job)
+{
+	uint32_t nr_pages = 0;
+
+	job->nr_runs = lpd_state_gather(session->state, session->help_addr,
+					session->help_end, JOB_PAGES, job->runs,
+					LPD_MAX_RUNS);
+	for (uint32_t i = 0; i < job->nr_runs; i++)
+		nr_pages += job->runs[i].nr_pages;
+	return nr_pages;
+}
+
+/* False if there is nothing for a helper. */
 static bool offer(struct lpd_session *session, struct lpd_job *job)
 {
-	struct lpd_region run;
-
-	if (lpd_state_next_missing(session->state, session->drain_addr,
-				   JOB_PAGES, &run) < MIN_JOB_PAGES)
-		return false;
+	while (gather_job(session, job) < MIN_JOB_PAGES)
+		if (!take_area(session))
+			return false;
 	job->session = session;
 	job->fd = session->fd;
-	job->source_fd = session->sources[run.source].fd;
-	job->run = run;
+	job->sources = session->sources;
 	job->nr_filled = 0;
 	job->counted = 0;
 	session->nr_jobs++;
-	session->drain_addr = lpd_region_end(&run);
+	session->help_addr = job_end(job);
 	__atomic_store_n(&job->state, LPD_JOB_OFFERED, __ATOMIC_RELEASE);
 	return true;
 }
@@ -125,7 +214,7 @@ void lpd_helpers_offer(struct lpd_worker *worker, struct lpd_session *session)
 {
 	/* Pieces are no huge pages. */
 	if (!session->protocol->is_helped || session->huge_end ||
-	    session->piece_pages < worker->helped_from_pages ||
+	    session->state->nr_missing < worker->helped_from_pages ||
 	    lpd_state_drain_rate(session->state) != LPD_DRAIN_EAGER)
 		return;
 	for (unsigned int i = 0; i < worker->nr_helpers; i++) {
@@ -143,30 +232,43 @@ void lpd_helpers_offer(struct lpd_worker *worker, struct lpd_session *session)
 }
 
 /*
- * Count what a job has filled, once its helper fills no more.  False if that
- * is not all, whatever was in its way: the worker is to meet it itself.
+ * A job was not done from here on.  Whatever was in the way of a helper, the
+ * worker is to meet it itself.
  */
-static bool count(struct lpd_job *job)
+static void go_back(struct lpd_session *session, uint64_t addr, bool ended)
+{
+	session->drain_addr = lpd_min(session->drain_addr, addr);
+	if (!ended)
+		session->help_addr = lpd_min(session->help_addr, addr);
+}
+
+/* Count what a job has filled, once its helper fills no more. */
+static void count(struct lpd_job *job, bool ended)
 {
 	struct lpd_session *session = job->session;
-	uint64_t len = (uint64_t)job->nr_filled * LPD_PAGE_SIZE;
+	uint32_t left = job->nr_filled;
 
 	if (job->counted)
-		return true;
+		return;
 	job->counted = 1;
-	if (job->nr_filled) {
-		LPD_COUNT(session->state->counters.fills, 1);
-		lpd_account_run(session, job->run.start, len, LPD_STEP_DRAIN);
-		lpd_bits_set(session->state, job->run.first_bit,
-			     job->nr_filled);
-		session->pass_progressed = 1;
+	for (uint32_t i = 0; i < job->nr_runs; i++) {
+		const struct lpd_region *run = &job->runs[i];
+		uint32_t nr_pages = lpd_min(left, run->nr_pages);
+		uint64_t len = (uint64_t)nr_pages * LPD_PAGE_SIZE;
+
+		if (nr_pages) {
+			LPD_COUNT(session->state->counters.fills, 1);
+			lpd_account_run(session, run->start, len,
+					LPD_STEP_DRAIN);
+			lpd_bits_set(session->state, run->first_bit, nr_pages);
+			session->pass_progressed = 1;
+		}
+		if (nr_pages < run->nr_pages) {
+			go_back(session, run->start + len, ended);
+			return;
+		}
+		left -= nr_pages;
 	}
-	if (job->nr_filled == job->run.nr_pages)
-		return true;
-	session->drain_addr =
-		lpd_min(session->drain_addr, job->run.start + len);
-	session->piece_pages = 0;
-	return false;
 }
 
 static void free_job(struct lpd_job *job)
@@ -185,26 +287,38 @@ static void take_back(struct lpd_job *job)
 {
 	/* Not begun: nobody will look at it any more. */
 	if (change_state(job, LPD_JOB_OFFERED, LPD_JOB_REVOKED)) {
-		count(job);
+		count(job, false);
 		free_job(job);
 		return;
 	}
-	while (!is_over(job_state(job)) &&
+	uint32_t state;
+	while (!is_over(state = job_state(job)) &&
 	       !change_state(job, LPD_JOB_READING, LPD_JOB_REVOKED))
 		/* It is FILLING, perhaps on this very processor. */
 		sched_yield();
-	count(job);
+	count(job, state == LPD_JOB_ENDED);
 }
 
-void lpd_helpers_revoke(struct lpd_worker *worker, struct lpd_session *session)
+bool lpd_helpers_revoke(struct lpd_worker *worker, struct lpd_session *session,
+			uint64_t start, uint64_t end)
 {
+	bool revoked = false;
+
 	/* What they have not done is the worker's again. */
 	session->waits_for_help = 0;
 	for (unsigned int i = 0; session->nr_jobs && i < worker->nr_helpers;
-	     i++)
-		for (unsigned int j = 0; j < LPD_NR_JOBS; j++)
-			if (worker->helpers[i].jobs[j].session == session)
-				take_back(&worker->helpers[i].jobs[j]);
+	     i++) {
+		for (unsigned int j = 0; j < LPD_NR_JOBS; j++) {
+			struct lpd_job *job = &worker->helpers[i].jobs[j];
+
+			if (job->session != session || job->counted ||
+			    job->runs[0].start >= end || job_end(job) <= start)
+				continue;
+			take_back(job);
+			revoked = true;
+		}
+	}
+	return revoked;
 }
 
 void lpd_helpers_collect(struct lpd_worker *worker)
@@ -216,9 +330,7 @@ void lpd_helpers_collect(struct lpd_worker *worker)
 
 			if (job_state(job) != LPD_JOB_ENDED)
 				continue;
-			/* It goes back to where others may be at work. */
-			if (!count(job))
-				lpd_helpers_revoke(worker, session);
+			count(job, true);
 			free_job(job);
 			session->waits_for_help = 0;
 			lpd_session_activate(worker, session);

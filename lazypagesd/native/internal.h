@@ -408,14 +408,15 @@ void lpd_worker_wake(struct lpd_worker *worker);
 /* Let up to n readers look for queued reads. */
 void lpd_reader_wake(struct lpd_worker *worker, uint64_t n);
 
-/* Offer pages that are missing to the worker's helpers, if all is quiet. */
+/* Offer pages that are missing to the worker's helpers. */
 void lpd_helpers_offer(struct lpd_worker *worker, struct lpd_session *session);
 
 /*
- * Let no helper fill anything of a session from now on, and count what they
- * have filled; waits while one is filling, for a piece at most.
+ * Let no helper fill anything of a session between start and end from now on,
+ * and count what they have; return whether one might have.
  */
-void lpd_helpers_revoke(struct lpd_worker *worker, struct lpd_session *session);
+bool lpd_helpers_revoke(struct lpd_worker *worker, struct lpd_session *session,
+			uint64_t start, uint64_t end);
 
 /* Count what helpers are done with, and let the sessions go on. */
 void lpd_helpers_collect(struct lpd_worker *worker);

@@ -323,6 +323,13 @@ uint32_t lpd_state_next_missing(const struct lpd_state *state, uint64_t addr,
 				uint32_t max_pages, struct lpd_region *ret_run);
 
 /*
+ * Where the upper half begins of the regions between start and end, or of the
+ * only one; end if there is none, or if that has not twice min_pages.
+ */
+uint64_t lpd_state_middle(const struct lpd_state *state, uint64_t start,
+			  uint64_t end, uint32_t min_pages);
+
+/*
  * All runs that begin within [start, end), which they are cut to: at most
  * max_runs, and of max_pages in all.  Returns how many.
  */
@@ -528,6 +535,8 @@ struct lpd_session {
 	uint64_t wishes[LPD_MAX_WISHES]; /* addresses that faulted */
 	uint64_t window_end;             /* of the last neighbourhood */
 	uint64_t drain_addr;             /* where drain goes on */
+	/* Of drain, what helpers are at, and where they go on; 0: the end. */
+	uint64_t help_start, help_addr, help_end;
 	uint32_t pass_progressed; /* drain filled something since address 0 */
 	uint32_t stuck;           /* drain went round and filled nothing */
 	struct lpd_pace pace;
@@ -707,10 +716,11 @@ struct lpd_job {
 	uint32_t state; /* atomic */
 	/* The worker's, before it is offered. */
 	int32_t fd;
-	int32_t source_fd;
-	struct lpd_region run;
+	const struct lpd_source *sources;
+	uint32_t nr_runs;
+	struct lpd_region runs[LPD_MAX_RUNS];
 	/* The helper's, while it is FILLING. */
-	uint32_t nr_filled;
+	uint32_t nr_filled; /* pages, from the first run on */
 	/* The worker's own. */
 	uint32_t counted; /* what was filled is */
 	struct lpd_session *session;
@@ -744,9 +754,7 @@ struct lpd_worker {
 	/* So long, at most, it asks for messages before it sleeps; atomic. */
 	uint64_t max_poll_ns;
 	uint32_t nr_helpers;
-	/* Helpers help once a piece of drain has so many pages, which it has
-	 * when nobody has faulted for long enough. */
-	uint32_t helped_from_pages;
+	uint32_t helped_from_pages; /* sessions that miss so many */
 	struct lpd_helper helpers[LPD_MAX_HELPERS];
 	struct lpd_read reads[LPD_NR_READS];
 	struct lpd_assembly assemblies[LPD_NR_ASSEMBLIES];

@@ -259,6 +259,25 @@ uint32_t lpd_state_missing_at(const struct lpd_state *state, uint64_t addr,
 	return first_run(state, region, addr, max_pages, ret_run);
 }
 
+uint64_t lpd_state_middle(const struct lpd_state *state, uint64_t start,
+			  uint64_t end, uint32_t min_pages)
+{
+	uint64_t nr_regions;
+	const struct lpd_region *regions =
+		lpd_state_regions(state, &nr_regions);
+	uint64_t first = first_after(regions, nr_regions, start);
+	uint64_t last = first_after(regions, nr_regions, end);
+	struct lpd_region only;
+
+	last += last < nr_regions && regions[last].start < end;
+	if (last > first + 1)
+		return regions[first + (last - first) / 2].start;
+	if (last <= first || !intersect(&regions[first], start, end, &only) ||
+	    only.nr_pages < 2 * min_pages)
+		return end;
+	return only.start + (uint64_t)(only.nr_pages / 2) * LPD_PAGE_SIZE;
+}
+
 uint32_t lpd_state_gather(const struct lpd_state *state, uint64_t start,
 			  uint64_t end, uint64_t max_pages,
 			  struct lpd_region *ret_runs, uint32_t max_runs)

@@ -62,7 +62,7 @@ static int read_messages(struct lpd_session *session)
 	unsigned int nr_max = nr_readable(session);
 
 	/* Of what an event says, helpers know nothing: see helper.c. */
-	lpd_helpers_revoke(session->worker, session);
+	lpd_helpers_revoke(session->worker, session, 0, UINT64_MAX);
 	if (!nr_max)
 		return 0;
 	session->state->read_starts[first / 64] |= 1ull << first % 64;

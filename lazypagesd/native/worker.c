@@ -165,7 +165,7 @@ static void detach(struct lpd_worker *worker, struct lpd_session *session)
 	session->finished = 1;
 	session->detaching = 1;
 	deactivate(worker, session);
-	lpd_helpers_revoke(worker, session);
+	lpd_helpers_revoke(worker, session, 0, UINT64_MAX);
 	if (!lpd_session_conclude(session))
 		return;
 	lpd_reads_release(worker, session);

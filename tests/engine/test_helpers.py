@@ -18,31 +18,65 @@ from tests.support.victim import DEADLINE_S
 
 pytestmark = pytest.mark.uffd
 
-# Of a job, which is larger than any piece that the worker fills.
-JOB_PAGES = 256
 
-
-def help_always(bed: Bed, *, from_pages: int = 1) -> None:
-    """Let helpers help though it is not quiet: after a piece that the worker has filled, or
-    before any with *from_pages* of 0."""
+def help_always(bed: Bed) -> None:
+    """Let helpers help sessions of any size."""
     for worker in bed.engine.workers:
-        worker.pointer.helped_from_pages = from_pages
+        worker.pointer.helped_from_pages = 1
 
 
-def helped(bed: Bed) -> int:
-    """Return how many pages helpers have filled in whole jobs."""
+def drained(bed: Bed) -> list[int]:
+    """Return the addresses at which drain has filled, one after the other."""
     steps = [step for steps in bed.engine.recorders[0].steps.read() for step in steps]
-    pages = [step.len // PAGE_SIZE for step in steps if step.kind == StepKind.DRAIN]
-    return sum(n for n in pages if n > lib.LPD_MAX_PIECE_PAGES)
+    return [step.addr for step in steps if step.kind == StepKind.DRAIN]
 
 
-async def test_helper_fills_a_part_when_all_is_quiet(bed: Bed) -> None:
+def was_helped(bed: Bed) -> bool:
+    """Return whether drain was in more than one place at a time: a worker goes up."""
+    addresses = drained(bed)
+    return addresses != sorted(addresses)
+
+
+async def test_helper_fills_a_part(bed: Bed) -> None:
     """A large session is filled by two threads, and each page is counted once."""
     victim, image = bed.serve([(0, 16384)], [(0, 16384)])
     await bed.release()
-    assert helped(bed) >= JOB_PAGES
+    assert was_helped(bed)
     assert bed.counters.pages_drain == 16384
     await check(victim, image, 0, 16384)
+
+
+async def test_helper_fills_a_part_of_what_is_fragmented(bed: Bed) -> None:
+    """Pages that lie one by one are a job together."""
+    runs = [(page, 1) for page in range(0, 8192, 2)]
+    victim, image = bed.serve([(0, 8192)], runs)
+    await bed.release()
+    assert was_helped(bed)
+    assert bed.counters.pages_drain == 4096
+    await check(victim, image, 0, 8192)
+
+
+async def test_helper_fills_while_somebody_faults(bed: Bed) -> None:
+    """Each fault takes back what helpers have not done, and they go on with it."""
+    victim, image = bed.serve([(0, 16384)], [(0, 16384)])
+    victim.begin_reading(at(0), 1, nr_threads=8, step_pages=1)
+    bed.restore.release()
+    assert wrong_pages(await victim.end_reading(), image.bytes(at(0), 8)) == []
+    async with asyncio.timeout(DEADLINE_S):
+        while bed.session.final is None:
+            await check(victim, image, 16383 - bed.counters.faults)
+    assert was_helped(bed)
+    counted = bed.counters
+    assert counted.pages_drain + counted.pages_neighbour + counted.pages_fault == 16384
+    await check(victim, image, 0, 16384)
+
+
+async def test_nobody_helps_a_small_session(bed: Bed) -> None:
+    """To wake another would cost more than it takes."""
+    victim, image = bed.serve([(0, 1000)], [(0, 1000)])
+    await bed.release()
+    assert not was_helped(bed)
+    await check(victim, image, 0, 1000)
 
 
 async def test_nobody_helps_a_session_that_is_paced(bed: Bed) -> None:
@@ -51,7 +85,7 @@ async def test_nobody_helps_a_session_that_is_paced(bed: Bed) -> None:
     help_always(bed)
     bed.session.set_pace(Pace(1 << 30))
     await bed.release()
-    assert helped(bed) == 0
+    assert not was_helped(bed)
     await check(victim, image, 0, 4096)
 
 
@@ -63,7 +97,7 @@ async def test_what_a_helper_reads_is_not_filled_once_it_was_dropped(bed: Bed) -
     victim = bed.victim((0, 512), (600, 1))
     with Delayed(image.path.read_bytes()) as cold:
         session = bed.attach(victim, image, source=cold.as_source())
-        help_always(bed, from_pages=0)
+        help_always(bed)
         session.drain()
         worker = session.worker
         assert worker is not None

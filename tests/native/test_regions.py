@@ -250,3 +250,23 @@ def test_removed_pages_stay_mapped() -> None:
     lib.lpd_state_unmap(memory.pointer, BASE, BASE + PAGE)
     assert not lib.lpd_state_occupied(memory.pointer, BASE, BASE + PAGE)
     assert lib.lpd_state_occupied(memory.pointer, BASE, BASE + 2 * PAGE)
+
+
+def test_middle() -> None:
+    """The upper half begins with a region or, where there is but one, in the middle of it."""
+    regions = [Region(BASE + i * 100 * PAGE, 10, i * 10 * PAGE, i * 10) for i in range(5)]
+    memory = Memory.of(regions)
+    end = 1 << 47
+
+    def middle(start: int, end: int, min_pages: int = 1) -> int:
+        return int(lib.lpd_state_middle(memory.pointer, start, end, min_pages))
+
+    assert middle(0, end) == regions[2].start
+    assert middle(0, regions[2].start) == regions[1].start
+    assert middle(regions[1].start + PAGE, regions[3].start + PAGE) == regions[2].start
+    assert middle(0, regions[1].start) == regions[0].start + 5 * PAGE
+    assert middle(regions[4].start + 6 * PAGE, end, 2) == regions[4].start + 8 * PAGE
+    # Too little, none, and an end that has been passed.
+    assert middle(regions[4].start + 7 * PAGE, end, 2) == end
+    assert middle(regions[4].start + 10 * PAGE, end) == end
+    assert middle(regions[3].start, regions[1].start) == regions[1].start
