@@ -405,8 +405,8 @@ int lpd_worker_wait(struct lpd_worker *worker, struct epoll_event *ready,
 /* Let the worker look at its inbox and its reads. */
 void lpd_worker_wake(struct lpd_worker *worker);
 
-/* Let up to n readers look for queued reads. */
-void lpd_reader_wake(struct lpd_worker *worker, uint64_t n);
+/* Let one reader look for a queued read. */
+void lpd_reader_wake(struct lpd_worker *worker);
 
 /* Offer pages that are missing to the worker's helpers. */
 void lpd_helpers_offer(struct lpd_worker *worker, struct lpd_session *session);

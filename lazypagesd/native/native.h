@@ -761,9 +761,9 @@ struct lpd_worker {
 
 	/* Made by lpd_worker_init(). */
 	int32_t epoll_fd;
-	int32_t inbox_fd;  /* eventfd: the inbox, reads or stop have changed */
-	int32_t reads_fd;  /* eventfd, semaphore: a read is queued */
-	int32_t report_fd; /* eventfd: lpd_worker_take_report() has news */
+	int32_t inbox_fd; /* eventfd: the inbox, reads or stop have changed */
+	int32_t reads_fds[2]; /* pipe: a byte for each read that is queued */
+	int32_t report_fd;    /* eventfd: lpd_worker_take_report() has news */
 
 	/* Shared, atomic. */
 	struct lpd_session *inbox;

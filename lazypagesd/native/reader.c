@@ -3,7 +3,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -12,10 +11,10 @@
 /* Of readers, where their worker needs the processor as well. */
 #define NICE 10
 
-void lpd_reader_wake(struct lpd_worker *worker, uint64_t n)
+void lpd_reader_wake(struct lpd_worker *worker)
 {
-	/* Cannot fail: the count stays far below its limit. */
-	(void)!write(worker->reads_fd, &n, sizeof(n));
+	/* Never fills the pipe.  An eventfd would wake every reader. */
+	(void)!write(worker->reads_fds[1], "", 1);
 }
 
 /* Claim a queued read; a race with another reader leaves one of us none. */
@@ -60,8 +59,8 @@ int lpd_reader_run(struct lpd_worker *worker)
 	/* What has come can wait until others, who have theirs, are served. */
 	(void)setpriority(PRIO_PROCESS, gettid(), NICE);
 	while (!__atomic_load_n(&worker->stop, __ATOMIC_ACQUIRE)) {
-		uint64_t one;
-		ssize_t n = read(worker->reads_fd, &one, sizeof(one));
+		uint8_t byte;
+		ssize_t n = read(worker->reads_fds[0], &byte, sizeof(byte));
 
 		if (n < 0 && errno != EINTR)
 			return -errno;

@@ -103,7 +103,7 @@ static int64_t read_later(struct lpd_worker *worker,
 		worker->nr_reads++;
 		__atomic_store_n(&read->state, LPD_READ_QUEUED,
 				 __ATOMIC_RELEASE);
-		lpd_reader_wake(worker, 1);
+		lpd_reader_wake(worker);
 		return -EINPROGRESS;
 	}
 	return -EAGAIN;

@@ -6,7 +6,9 @@
  * next session in the ring of those that have work do one bounded piece of
  * it.  It sleeps only when that ring is empty.
  */
+#define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -358,7 +360,8 @@ void lpd_worker_stop(struct lpd_worker *worker, uint32_t nr_readers)
 {
 	__atomic_store_n(&worker->stop, 1, __ATOMIC_RELEASE);
 	lpd_worker_wake(worker);
-	lpd_reader_wake(worker, nr_readers);
+	for (unsigned int i = 0; i < nr_readers; i++)
+		lpd_reader_wake(worker);
 	for (unsigned int i = 0; i < worker->nr_helpers; i++)
 		lpd_helper_wake(&worker->helpers[i]);
 }
@@ -372,10 +375,11 @@ int lpd_worker_init(struct lpd_worker *worker)
 		helped = lpd_helper_init(&worker->helpers[i]) ?: helped;
 	worker->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	worker->inbox_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	worker->reads_fd = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE);
+	worker->reads_fds[0] = worker->reads_fds[1] = -1;
+	bool piped = pipe2(worker->reads_fds, O_CLOEXEC) == 0;
 	worker->report_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (helped < 0 || worker->epoll_fd < 0 || worker->inbox_fd < 0 ||
-	    worker->reads_fd < 0 || worker->report_fd < 0 ||
+	    !piped || worker->report_fd < 0 ||
 	    epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, worker->inbox_fd,
 		      &event) < 0) {
 		int rc = -errno;
@@ -389,7 +393,8 @@ int lpd_worker_init(struct lpd_worker *worker)
 void lpd_worker_deinit(struct lpd_worker *worker)
 {
 	int32_t *fds[] = {&worker->epoll_fd, &worker->inbox_fd,
-			  &worker->reads_fd, &worker->report_fd};
+			  &worker->reads_fds[0], &worker->reads_fds[1],
+			  &worker->report_fd};
 
 	for (unsigned int i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
 		if (*fds[i] >= 0)
