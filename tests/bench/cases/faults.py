@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +29,15 @@ SELDOM_NS = 5_000_000
 POLLING_S = 0.001
 QUIET_S = 1.0
 QUIET_CPU_NS = 1_000_000
+
+READ_AT_RANDOM = """
+import os, random, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+nr_pages = os.fstat(fd).st_size // 4096
+print(end=".", flush=True)
+while True:
+    os.pread(fd, 4096, random.randrange(nr_pages) * 4096)
+"""
 
 # One processor for the daemon, and with it one worker for both sessions.
 ONE_CPU = "0"
@@ -126,10 +138,26 @@ def drop(file: Path) -> None:
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+@contextlib.contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Have a process wait for the disk all the time, as a reader of ours would, for pages of a
+    *file* that is in no cache."""
+    command = ["taskset", "-c", ONE_CPU, "nice", "-n", "10", sys.executable, "-c", READ_AT_RANDOM]
+    process = subprocess.Popen([*command, file], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        process.stdout.read(1)
+        yield
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def cold_file(bench: Bench) -> Outcome:
     """A thread faults beside one whose pages have to come from the disk, in the same worker.
 
-    Each has a session of its own.  The rival is the same, with both files in the page cache.
+    Each has a session of its own.  The rival is the same, with both files in the page cache;
+    beside it is shown what the disk costs by itself, read by somebody else.
     """
     scene = bench.handed_over(Layout(bench.pick(512 * MIB_PAGES, MIB_PAGES), nr_sessions=2))
     files = sorted(scene.images.glob("pages-*.img"))
@@ -142,6 +170,16 @@ def cold_file(bench: Bench) -> Outcome:
             drop(files[1])
         return scene.touch(handler, touching)
 
+    other = scene.images / "read-by-others"
+    shutil.copyfile(files[1], other)
+    os.sync()
+
+    def touch_beside_reader() -> Sample:
+        warm(*files)
+        drop(other)
+        with reading(other):
+            return scene.touch(handler, replace(touching, nr_threads=1, own=False))
+
     return race(
         lambda: touch(beside_cold=True),
         Rival(
@@ -152,6 +190,12 @@ def cold_file(bench: Bench) -> Outcome:
                 Reach("faults_p50_ns"),
                 Reach("other_faults_p50_ns"),
             ),
+            bench.pairs(),
+        ),
+        Rival(
+            "ours, warm, a process reads cold",
+            touch_beside_reader,
+            (Reach("faults_p99_ns"),),
             bench.pairs(),
         ),
         name="ours, beside a cold file",
