@@ -18,11 +18,15 @@ from tests.support.victim import DEADLINE_S
 
 pytestmark = pytest.mark.uffd
 
+NEVER_NS = 2**64 - 1
+LARGE = 2048  # pages
 
-def help_always(bed: Bed) -> None:
-    """Let helpers help sessions of any size."""
+
+def help_always(bed: Bed, *, from_pages: int = 1) -> None:
+    """Let helpers help sessions of any size, however busy the processors are."""
     for worker in bed.engine.workers:
-        worker.pointer.helped_from_pages = 1
+        worker.pointer.helped_from_pages = from_pages
+        worker.pointer.helper_late_ns = NEVER_NS
 
 
 def drained(bed: Bed) -> list[int]:
@@ -39,6 +43,7 @@ def was_helped(bed: Bed) -> bool:
 
 async def test_helper_fills_a_part(bed: Bed) -> None:
     """A large session is filled by two threads, and each page is counted once."""
+    help_always(bed, from_pages=LARGE)
     victim, image = bed.serve([(0, 16384)], [(0, 16384)])
     await bed.release()
     assert was_helped(bed)
@@ -49,6 +54,7 @@ async def test_helper_fills_a_part(bed: Bed) -> None:
 async def test_helper_fills_a_part_of_what_is_fragmented(bed: Bed) -> None:
     """Pages that lie one by one are a job together."""
     runs = [(page, 1) for page in range(0, 8192, 2)]
+    help_always(bed, from_pages=LARGE)
     victim, image = bed.serve([(0, 8192)], runs)
     await bed.release()
     assert was_helped(bed)
@@ -58,6 +64,7 @@ async def test_helper_fills_a_part_of_what_is_fragmented(bed: Bed) -> None:
 
 async def test_helper_fills_while_somebody_faults(bed: Bed) -> None:
     """Each fault takes back what helpers have not done, and they go on with it."""
+    help_always(bed, from_pages=LARGE)
     victim, image = bed.serve([(0, 16384)], [(0, 16384)])
     victim.begin_reading(at(0), 1, nr_threads=8, step_pages=1)
     bed.restore.release()
@@ -77,6 +84,18 @@ async def test_nobody_helps_a_small_session(bed: Bed) -> None:
     await bed.release()
     assert not was_helped(bed)
     await check(victim, image, 0, 1000)
+
+
+async def test_helper_that_comes_late_rests(bed: Bed) -> None:
+    """Who gets no processor in time leaves the work to the worker, and so do others after him."""
+    for worker in bed.engine.workers:
+        worker.pointer.helper_late_ns = 0
+    victim, image = bed.serve([(0, 16384)], [(0, 16384)])
+    await bed.release()
+    assert not was_helped(bed)
+    [helper] = list(bed.engine.workers[0].pointer.helpers[0:1])
+    assert helper.rests_until_ns > 0
+    await check(victim, image, 0, 16384)
 
 
 async def test_nobody_helps_a_session_that_is_paced(bed: Bed) -> None:

@@ -37,8 +37,9 @@ class WatchedEngine(Engine):
     def __init__(self, nr_workers: int) -> None:
         super().__init__(nr_workers)
         for worker in self.workers:
-            # As soon as may be: it is never quiet here.
+            # Of any size, and however busy it is here.
             worker.pointer.helped_from_pages = 1
+            worker.pointer.helper_late_ns = 2**64 - 1
         self.owed: dict[Session, int] = {}
         self.used: set[int] = set()
 
