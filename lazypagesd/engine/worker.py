@@ -25,8 +25,8 @@ NR_READERS = 2
 
 # Of what a session misses helpers take a part, if it is more than they all have at a time.
 HELPED_FROM_PAGES = 2048
-# A processor is busy that a helper gets later than that; whoever is woken runs within a tick.
-HELPER_LATE_NS = 2_000_000
+# A COPY that takes a helper longer, who may be nice, was interrupted by somebody else.
+HELPER_WAIT_NS = 1_000_000
 
 # For so long, at most, a worker asks for messages before it sleeps: for none, once a millisecond
 # has been quiet.
@@ -72,7 +72,7 @@ class Worker:
         self.pointer.max_poll_ns = MAX_POLL_NS
         self.pointer.nr_helpers = min(nr_helpers, lib.LPD_MAX_HELPERS)
         self.pointer.helped_from_pages = HELPED_FROM_PAGES
-        self.pointer.helper_late_ns = HELPER_LATE_NS
+        self.pointer.helper_wait_ns = HELPER_WAIT_NS
         for i in range(self.pointer.nr_helpers):
             self.pointer.helpers[i].bytes = self._memory["pieces"] + i * lib.LPD_PIECE_SIZE
         self.recorder: Recorder | None = None

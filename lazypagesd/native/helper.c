@@ -44,11 +44,11 @@
 #define NICE 10
 
 /*
- * Who is that nice hardly gets a busy processor, and may lose it in the middle
- * of a COPY that the worker has to wait for.  So a helper that came late, or
- * was waited for, rests for so many times as long.
+ * Who is nice hardly gets a busy processor, and may lose it in the middle of a
+ * COPY that the worker has to wait for.  So a helper that was waited for rests
+ * for so many times as long.
  */
-#define RESTS_FOR_LATE 64
+#define RESTS_FOR_WAIT 64
 
 /* ---- the helper's side ---- */
 
@@ -142,9 +142,6 @@ int lpd_helper_run(struct lpd_worker *worker, uint32_t number)
 
 		if (n < 0 && errno != EINTR)
 			return -errno;
-		uint64_t woken_ns = __atomic_exchange_n(&helper->woken_ns, 0,
-							__ATOMIC_RELAXED);
-		uint64_t late_ns = woken_ns ? lpd_now_ns() - woken_ns : 0;
 		/* In the order in which they are offered, again and again. */
 		for (unsigned int i = 0, nr_idle = 0; nr_idle < LPD_NR_JOBS;
 		     i = (i + 1) % LPD_NR_JOBS) {
@@ -156,10 +153,7 @@ int lpd_helper_run(struct lpd_worker *worker, uint32_t number)
 				continue;
 			}
 			struct progress at = {0};
-			job->late_ns =
-				late_ns > worker->helper_late_ns ? late_ns : 0;
-			while (!job->late_ns &&
-			       fill_piece(job, &at, helper->bytes))
+			while (fill_piece(job, &at, helper->bytes))
 				;
 			nr_idle = 0;
 			__atomic_store_n(&job->state, LPD_JOB_ENDED,
@@ -232,20 +226,17 @@ void lpd_helpers_offer(struct lpd_worker *worker, struct lpd_session *session)
 		return;
 	for (unsigned int i = 0; i < worker->nr_helpers; i++) {
 		struct lpd_helper *helper = &worker->helpers[i];
-		uint64_t nr_offered = 0, now = lpd_now_ns();
+		uint64_t nr_offered = 0;
 
-		if (now < helper->rests_until_ns)
+		if (lpd_now_ns() < helper->rests_until_ns)
 			continue;
 		for (unsigned int j = 0; j < LPD_NR_JOBS; j++)
 			if (job_state(&helper->jobs[j]) == LPD_JOB_FREE &&
 			    offer(session, &helper->jobs[j]))
 				nr_offered++;
-		if (!nr_offered)
-			continue;
-		if (!__atomic_load_n(&helper->woken_ns, __ATOMIC_RELAXED))
-			__atomic_store_n(&helper->woken_ns, now,
-					 __ATOMIC_RELAXED);
-		(void)!write(helper->jobs_fd, &nr_offered, sizeof(nr_offered));
+		if (nr_offered)
+			(void)!write(helper->jobs_fd, &nr_offered,
+				     sizeof(nr_offered));
 	}
 }
 
@@ -301,13 +292,6 @@ static bool is_over(uint32_t state)
 	return state == LPD_JOB_ENDED || state == LPD_JOB_REVOKED;
 }
 
-static void rest(const struct lpd_worker *worker, struct lpd_helper *helper,
-		 uint64_t now, uint64_t late_ns)
-{
-	if (late_ns > worker->helper_late_ns)
-		helper->rests_until_ns = now + RESTS_FOR_LATE * late_ns;
-}
-
 static void take_back(const struct lpd_worker *worker,
 		      struct lpd_helper *helper, struct lpd_job *job)
 {
@@ -325,7 +309,9 @@ static void take_back(const struct lpd_worker *worker,
 		sched_yield();
 	count(job, state == LPD_JOB_ENDED);
 	uint64_t now = lpd_now_ns();
-	rest(worker, helper, now, now - began_ns);
+	if (now - began_ns > worker->helper_wait_ns)
+		helper->rests_until_ns =
+			now + RESTS_FOR_WAIT * (now - began_ns);
 }
 
 bool lpd_helpers_revoke(struct lpd_worker *worker, struct lpd_session *session,
@@ -360,8 +346,6 @@ void lpd_helpers_collect(struct lpd_worker *worker)
 			if (job_state(job) != LPD_JOB_ENDED)
 				continue;
 			count(job, true);
-			rest(worker, &worker->helpers[i], lpd_now_ns(),
-			     job->late_ns);
 			free_job(job);
 			session->waits_for_help = 0;
 			lpd_session_activate(worker, session);

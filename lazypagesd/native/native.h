@@ -721,7 +721,6 @@ struct lpd_job {
 	struct lpd_region runs[LPD_MAX_RUNS];
 	/* The helper's, while it is FILLING. */
 	uint32_t nr_filled; /* pages, from the first run on */
-	uint64_t late_ns;   /* so late it came to do it, or 0 */
 	/* The worker's own. */
 	uint32_t counted; /* what was filled is */
 	struct lpd_session *session;
@@ -729,9 +728,8 @@ struct lpd_job {
 
 /* A thread that fills for a worker; bytes are set as a worker's. */
 struct lpd_helper {
-	uint8_t *bytes;    /* LPD_PIECE_SIZE */
-	int32_t jobs_fd;   /* eventfd: a job is offered, or stop has changed */
-	uint64_t woken_ns; /* when, if it has not come yet; atomic */
+	uint8_t *bytes;  /* LPD_PIECE_SIZE */
+	int32_t jobs_fd; /* eventfd: a job is offered, or stop has changed */
 	uint64_t rests_until_ns; /* the worker's own */
 	struct lpd_job jobs[LPD_NR_JOBS];
 };
@@ -758,7 +756,7 @@ struct lpd_worker {
 	uint64_t max_poll_ns;
 	uint32_t nr_helpers;
 	uint32_t helped_from_pages; /* sessions that miss so many */
-	uint64_t helper_late_ns;    /* who comes so late rests */
+	uint64_t helper_wait_ns;    /* one that is waited for longer rests */
 	struct lpd_helper helpers[LPD_MAX_HELPERS];
 	struct lpd_read reads[LPD_NR_READS];
 	struct lpd_assembly assemblies[LPD_NR_ASSEMBLIES];

@@ -26,7 +26,7 @@ def help_always(bed: Bed, *, from_pages: int = 1) -> None:
     """Let helpers help sessions of any size, however busy the processors are."""
     for worker in bed.engine.workers:
         worker.pointer.helped_from_pages = from_pages
-        worker.pointer.helper_late_ns = NEVER_NS
+        worker.pointer.helper_wait_ns = NEVER_NS
 
 
 def drained(bed: Bed) -> list[int]:
@@ -86,14 +86,18 @@ async def test_nobody_helps_a_small_session(bed: Bed) -> None:
     await check(victim, image, 0, 1000)
 
 
-async def test_helper_that_comes_late_rests(bed: Bed) -> None:
-    """Who gets no processor in time leaves the work to the worker, and so do others after him."""
+async def test_helper_that_is_waited_for_rests(bed: Bed) -> None:
+    """Who may lack a processor is left alone for a while, and the worker does it all."""
     for worker in bed.engine.workers:
-        worker.pointer.helper_late_ns = 0
+        worker.pointer.helper_wait_ns = 0
     victim, image = bed.serve([(0, 16384)], [(0, 16384)])
-    await bed.release()
-    assert not was_helped(bed)
-    [helper] = list(bed.engine.workers[0].pointer.helpers[0:1])
+    victim.begin_reading(at(0), 1, nr_threads=8, step_pages=1)
+    bed.restore.release()
+    assert wrong_pages(await victim.end_reading(), image.bytes(at(0), 8)) == []
+    helper = bed.engine.workers[0].pointer.helpers[0]
+    async with asyncio.timeout(DEADLINE_S):
+        while not helper.rests_until_ns and bed.session.final is None:
+            await check(victim, image, 16383 - bed.counters.faults)
     assert helper.rests_until_ns > 0
     await check(victim, image, 0, 16384)
 

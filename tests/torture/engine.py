@@ -39,7 +39,7 @@ class WatchedEngine(Engine):
         for worker in self.workers:
             # Of any size, and however busy it is here.
             worker.pointer.helped_from_pages = 1
-            worker.pointer.helper_late_ns = 2**64 - 1
+            worker.pointer.helper_wait_ns = 2**64 - 1
         self.owed: dict[Session, int] = {}
         self.used: set[int] = set()
 
