@@ -10,11 +10,12 @@ from lazypagesd.engine.pace import Pace
 from lazypagesd.engine.recorder import StepKind
 from lazypagesd.images.mm import PAGE_SIZE
 from lazypagesd.native import lib
+from lazypagesd.sources.file import FileSource, Kind
 from lazypagesd.sources.testing import Delayed
-from tests.engine.bed import Bed, at, check, check_zero
+from tests.engine.bed import Bed, Runs, at, check, check_zero
 from tests.engine.test_hammer import HAMMERS
-from tests.support.image import wrong_pages
-from tests.support.victim import DEADLINE_S
+from tests.support.image import Image, wrong_pages
+from tests.support.victim import DEADLINE_S, Victim
 
 pytestmark = pytest.mark.uffd
 
@@ -41,10 +42,19 @@ def was_helped(bed: Bed) -> bool:
     return addresses != sorted(addresses)
 
 
+def serve_slowly(bed: Bed, nr_pages: int, runs: Runs) -> tuple[Victim, Image]:
+    """Let the worker wait for each piece, so that helpers come to theirs, however busy it is."""
+    victim, image = bed.victim((0, nr_pages)), bed.image(*runs)
+    ready = bed._source(image)
+    source = FileSource(ready.name, ready.fd, ready.size, Kind.BLOCKING)
+    bed.attach(victim, image, source=source)
+    help_always(bed, from_pages=LARGE)
+    return victim, image
+
+
 async def test_helper_fills_a_part(bed: Bed) -> None:
     """A large session is filled by two threads, and each page is counted once."""
-    help_always(bed, from_pages=LARGE)
-    victim, image = bed.serve([(0, 16384)], [(0, 16384)])
+    victim, image = serve_slowly(bed, 16384, [(0, 16384)])
     await bed.release()
     assert was_helped(bed)
     assert bed.counters.pages_drain == 16384
@@ -53,9 +63,7 @@ async def test_helper_fills_a_part(bed: Bed) -> None:
 
 async def test_helper_fills_a_part_of_what_is_fragmented(bed: Bed) -> None:
     """Pages that lie one by one are a job together."""
-    runs = [(page, 1) for page in range(0, 8192, 2)]
-    help_always(bed, from_pages=LARGE)
-    victim, image = bed.serve([(0, 8192)], runs)
+    victim, image = serve_slowly(bed, 8192, [(page, 1) for page in range(0, 8192, 2)])
     await bed.release()
     assert was_helped(bed)
     assert bed.counters.pages_drain == 4096
@@ -64,8 +72,7 @@ async def test_helper_fills_a_part_of_what_is_fragmented(bed: Bed) -> None:
 
 async def test_helper_fills_while_somebody_faults(bed: Bed) -> None:
     """Each fault takes back what helpers have not done, and they go on with it."""
-    help_always(bed, from_pages=LARGE)
-    victim, image = bed.serve([(0, 16384)], [(0, 16384)])
+    victim, image = serve_slowly(bed, 16384, [(0, 16384)])
     victim.begin_reading(at(0), 1, nr_threads=8, step_pages=1)
     bed.restore.release()
     assert wrong_pages(await victim.end_reading(), image.bytes(at(0), 8)) == []
@@ -84,22 +91,6 @@ async def test_nobody_helps_a_small_session(bed: Bed) -> None:
     await bed.release()
     assert not was_helped(bed)
     await check(victim, image, 0, 1000)
-
-
-async def test_helper_that_is_waited_for_rests(bed: Bed) -> None:
-    """Who may lack a processor is left alone for a while, and the worker does it all."""
-    for worker in bed.engine.workers:
-        worker.pointer.helper_wait_ns = 0
-    victim, image = bed.serve([(0, 16384)], [(0, 16384)])
-    victim.begin_reading(at(0), 1, nr_threads=8, step_pages=1)
-    bed.restore.release()
-    assert wrong_pages(await victim.end_reading(), image.bytes(at(0), 8)) == []
-    helper = bed.engine.workers[0].pointer.helpers[0]
-    async with asyncio.timeout(DEADLINE_S):
-        while not helper.rests_until_ns and bed.session.final is None:
-            await check(victim, image, 16383 - bed.counters.faults)
-    assert helper.rests_until_ns > 0
-    await check(victim, image, 0, 16384)
 
 
 async def test_nobody_helps_a_session_that_is_paced(bed: Bed) -> None:
@@ -121,14 +112,18 @@ async def test_what_a_helper_reads_is_not_filled_once_it_was_dropped(bed: Bed) -
     with Delayed(image.path.read_bytes()) as cold:
         session = bed.attach(victim, image, source=cold.as_source())
         help_always(bed)
+        assert session.worker is not None
+        worker = session.worker.pointer
+        worker.helper_wait_ns = 0
+        await bed.until_asleep()
         session.drain()
-        worker = session.worker
-        assert worker is not None
-        jobs = worker.pointer.helpers[0].jobs
+        jobs = worker.helpers[0].jobs
         # By now it may have been told to stop: the request to drain is a turn of its own.
         begun = {lib.LPD_JOB_READING, lib.LPD_JOB_REVOKED}
         await bed.until(lambda: jobs[0].state in begun, "a helper reads")
         await check_zero(victim, 600)
+        # Who may lack a processor is left alone for a while.
+        assert worker.helpers[0].rests_until_ns > 0
         await victim.discard(at(0), 256)
         await victim.do("munmap", at(300), 16 * PAGE_SIZE)
         await bed.until_counted(events_remove=1, events_unmap=1)
