@@ -21,17 +21,15 @@
  * piece before it fills it, which fails once its job is revoked; and a worker
  * that meets a piece that was claimed waits until it is in, for as long as
  * COPY takes for LPD_PIECE_SIZE.  A disk is never waited for: a helper reads
- * first and claims afterwards.  The same goes for what the worker is about to
- * fill itself, or a page could be counted twice.
+ * first and claims afterwards.  A worker also revokes what it is about to fill
+ * itself, or a page could be counted twice.
  *
  * What has been filled is counted by its bits, which stay with the pages
  * whatever becomes of their addresses, and always before messages are read.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <sched.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -39,9 +37,6 @@
 #define JOB_PAGES 256 /* 1 MiB */
 /* Less is not worth another thread's waking up. */
 #define MIN_JOB_PAGES 16
-
-/* The processor may be that of the very program whose pages these are. */
-#define NICE 10
 
 /*
  * Who is nice hardly gets a busy processor, and may lose it in the middle of a
@@ -135,7 +130,8 @@ int lpd_helper_run(struct lpd_worker *worker, uint32_t number)
 {
 	struct lpd_helper *helper = &worker->helpers[number];
 
-	(void)setpriority(PRIO_PROCESS, gettid(), NICE);
+	/* Its processor may be that of the program whose pages these are. */
+	lpd_be_nice();
 	while (!__atomic_load_n(&worker->stop, __ATOMIC_ACQUIRE)) {
 		uint64_t count;
 		ssize_t n = read(helper->jobs_fd, &count, sizeof(count));

@@ -8,8 +8,13 @@
 
 #include "internal.h"
 
-/* Of readers, where their worker needs the processor as well. */
+/* Where a worker needs the processor as well. */
 #define NICE 10
+
+void lpd_be_nice(void)
+{
+	(void)setpriority(PRIO_PROCESS, gettid(), NICE);
+}
 
 void lpd_reader_wake(struct lpd_worker *worker)
 {
@@ -57,7 +62,7 @@ static int64_t read_fully(const struct lpd_read *read)
 int lpd_reader_run(struct lpd_worker *worker)
 {
 	/* What has come can wait until others, who have theirs, are served. */
-	(void)setpriority(PRIO_PROCESS, gettid(), NICE);
+	lpd_be_nice();
 	while (!__atomic_load_n(&worker->stop, __ATOMIC_ACQUIRE)) {
 		uint8_t byte;
 		ssize_t n = read(worker->reads_fds[0], &byte, sizeof(byte));
