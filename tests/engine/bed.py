@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -18,7 +19,7 @@ from lazypagesd.engine.statistics import Counters
 from lazypagesd.images.mm import PAGE_SIZE
 from lazypagesd.kernel.channel import Api, Type, ask, protocol_of, understand
 from lazypagesd.native import lib
-from lazypagesd.sources.file import FileSource
+from lazypagesd.sources.file import FileSource, Kind
 from tests.native.waiting import is_asleep
 from tests.support.descriptors import descriptors
 from tests.support.image import Image, wrong_pages
@@ -161,6 +162,10 @@ class Bed:
         if released:
             self.restore.release()
         return victim, image
+
+    def blocking_source(self, image: Image) -> FileSource:
+        """Return the image's file as one that every read of may wait for."""
+        return replace(self._source(image), kind=Kind.BLOCKING)
 
     def _source(self, image: Image) -> FileSource:
         fd = os.open(image.path, os.O_RDONLY)

@@ -10,7 +10,6 @@ from lazypagesd.engine.pace import Pace
 from lazypagesd.engine.recorder import StepKind
 from lazypagesd.images.mm import PAGE_SIZE
 from lazypagesd.native import lib
-from lazypagesd.sources.file import FileSource, Kind
 from lazypagesd.sources.testing import Delayed
 from tests.engine.bed import Bed, Runs, at, check, check_zero
 from tests.engine.test_hammer import HAMMERS
@@ -20,13 +19,12 @@ from tests.support.victim import DEADLINE_S, Victim
 pytestmark = pytest.mark.uffd
 
 NEVER_NS = 2**64 - 1
-LARGE = 2048  # pages
 
 
-def help_always(bed: Bed, *, from_pages: int = 1) -> None:
+def help_always(bed: Bed) -> None:
     """Let helpers help sessions of any size, however busy the processors are."""
     for worker in bed.engine.workers:
-        worker.pointer.helped_from_pages = from_pages
+        worker.pointer.helped_from_pages = 1
         worker.pointer.helper_wait_ns = NEVER_NS
 
 
@@ -45,10 +43,8 @@ def was_helped(bed: Bed) -> bool:
 def serve_slowly(bed: Bed, nr_pages: int, runs: Runs) -> tuple[Victim, Image]:
     """Let the worker wait for each piece, so that helpers come to theirs, however busy it is."""
     victim, image = bed.victim((0, nr_pages)), bed.image(*runs)
-    ready = bed._source(image)
-    source = FileSource(ready.name, ready.fd, ready.size, Kind.BLOCKING)
-    bed.attach(victim, image, source=source)
-    help_always(bed, from_pages=LARGE)
+    bed.attach(victim, image, source=bed.blocking_source(image))
+    help_always(bed)
     return victim, image
 
 

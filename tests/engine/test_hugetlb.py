@@ -17,7 +17,7 @@ from lazypagesd.engine.session import End, Session
 from lazypagesd.images.mm import PAGE_SIZE
 from lazypagesd.kernel.uffd import Feature
 from lazypagesd.native import lib
-from lazypagesd.sources.file import FileSource, Kind
+from lazypagesd.sources.file import FileSource
 from lazypagesd.sources.testing import Short
 from tests.engine.bed import Bed, Runs, at, check, check_moved, check_zero
 from tests.support.hugetlb import HUGE, MAP_HUGETLB, huge_pages, none_free
@@ -200,8 +200,7 @@ async def test_moved_and_unmapped_pages_are_followed(bed: Bed) -> None:
 def blocking(bed: Bed, image_runs: Runs) -> tuple[Image, FileSource]:
     """Return an image, and its file as one that every read of may wait for."""
     image = bed.image(*image_runs)
-    ready = bed._source(image)
-    return image, FileSource(ready.name, ready.fd, ready.size, Kind.BLOCKING)
+    return image, bed.blocking_source(image)
 
 
 @pytest.mark.parametrize("_attempt", range(10))  # it is a matter of who comes first
