@@ -48,6 +48,7 @@ class Lib:
     LPD_MAX_PIECE_PAGES: int
     LPD_JOB_READING: int
     LPD_JOB_REVOKED: int
+    LPD_JOB_SUSPENDED: int
 
     LPD_PROTOCOL_UFFD_MSG: int
     LPD_PROTOCOL_CHANNEL_V1: int

@@ -60,22 +60,16 @@ static uint64_t window_start(struct lpd_session *session, uint64_t addr)
 				  1);
 }
 
-/*
- * How many bytes of its source are wanted from run first on, to where more than
- * a page of it is not: that of the fault is in the middle of its neighbourhood.
- */
-static uint64_t wanted_from(const struct lpd_region *runs, uint32_t first,
-			    uint32_t nr_runs)
+uint64_t lpd_bytes_wanted(const struct lpd_region *runs, uint32_t nr_runs)
 {
-	uint64_t start = runs[first].offset, end = start;
+	uint64_t end = runs->offset;
 
-	for (uint32_t i = first;
-	     i < nr_runs && runs[i].source == runs[first].source &&
-	     runs[i].offset >= end && runs[i].offset <= end + LPD_PAGE_SIZE;
-	     i++)
-		end = runs[i].offset +
-		      (uint64_t)runs[i].nr_pages * LPD_PAGE_SIZE;
-	return end - start;
+	for (const struct lpd_region *run = runs;
+	     run < runs + nr_runs && run->source == runs->source &&
+	     run->offset >= end && run->offset <= end + LPD_PAGE_SIZE;
+	     run++)
+		end = run->offset + (uint64_t)run->nr_pages * LPD_PAGE_SIZE;
+	return end - runs->offset;
 }
 
 /* Fill run i of those that have been gathered for the step. */
@@ -89,7 +83,7 @@ static enum lpd_outcome fill_gathered(struct lpd_worker *worker,
 	if (lpd_state_test(session->state, run->first_bit))
 		return LPD_FILLED;
 	return lpd_fill_run(worker, session, run,
-			    wanted_from(worker->runs, i, nr_runs), kind);
+			    lpd_bytes_wanted(run, nr_runs - i), kind);
 }
 
 static enum lpd_outcome fill_neighbourhood(struct lpd_worker *worker,

@@ -132,6 +132,10 @@ enum lpd_outcome lpd_fill_fault(struct lpd_worker *worker,
 				struct lpd_session *session,
 				struct lpd_pending *fault, uint32_t max_pages)
 {
+	/* It may be there by now, as a helper knows. */
+	lpd_helpers_revoke(worker, session, fault->addr,
+			   fault->addr + max_pages * LPD_PAGE_SIZE);
+
 	enum lpd_outcome outcome =
 		fill_fault(worker, session, fault, max_pages);
 

@@ -17,15 +17,16 @@
  * the process has dropped, moved or replaced its memory.  Until an event is
  * read, the kernel sees to that (it completes fills that are under way before
  * it raises an event, and answers EAGAIN from then on).  So before a worker
- * reads messages it revokes the session's jobs.  A helper has to claim each
- * piece before it fills it, which fails once its job is revoked; and a worker
- * that meets a piece that was claimed waits until it is in, for as long as
- * COPY takes for LPD_PIECE_SIZE.  A disk is never waited for: a helper reads
- * first and claims afterwards.  A worker also revokes what it is about to fill
- * itself, or a page could be counted twice.
+ * reads messages it suspends the session's jobs; if there was nothing but
+ * faults it lets them go on, and revokes them otherwise.  A helper has to claim
+ * each piece before it fills it; and a worker that meets a piece that was
+ * claimed waits until it is in, for as long as COPY takes for LPD_PIECE_SIZE.
+ * A disk is never waited for: a helper reads first and claims afterwards.
  *
  * What has been filled is counted by its bits, which stay with the pages
- * whatever becomes of their addresses, and always before messages are read.
+ * whatever becomes of their addresses: once a job has ended, and before that
+ * only where it is revoked, as before events take effect.  A worker also
+ * revokes what it is about to fill itself, or a page could be counted twice.
  */
 #include <errno.h>
 #include <sched.h>
@@ -59,6 +60,18 @@ static bool change_state(struct lpd_job *job, uint32_t from, uint32_t to)
 					   __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
+/* As soon as the job is not suspended; false if it is in another state. */
+static bool advance(struct lpd_job *job, uint32_t from, uint32_t to)
+{
+	while (!change_state(job, from, to)) {
+		if ((job_state(job) & ~LPD_JOB_SUSPENDED) != from)
+			return false;
+		/* The worker may want this very processor. */
+		sched_yield();
+	}
+	return true;
+}
+
 /* Where a helper is with its job. */
 struct progress {
 	uint32_t run;
@@ -69,24 +82,6 @@ struct progress {
 	uint64_t len;
 };
 
-/* How many bytes of the source are wanted from here, without a gap? */
-static uint64_t wanted(const struct lpd_job *job, const struct progress *at)
-{
-	uint64_t start = job->runs[at->run].offset + at->done, end = start;
-
-	for (uint32_t i = at->run; i < job->nr_runs; i++) {
-		const struct lpd_region *run = &job->runs[i];
-
-		if (i != at->run && (run->source != job->runs[at->run].source ||
-				     run->offset != end))
-			break;
-		end = run->offset + (uint64_t)run->nr_pages * LPD_PAGE_SIZE;
-		if (end - start >= LPD_PIECE_SIZE)
-			return LPD_PIECE_SIZE;
-	}
-	return end - start;
-}
-
 /* One COPY; false if the job goes no further, whatever the reason. */
 static bool fill_piece(struct lpd_job *job, struct progress *at, uint8_t *bytes)
 {
@@ -95,8 +90,10 @@ static bool fill_piece(struct lpd_job *job, struct progress *at, uint8_t *bytes)
 
 	if (run->source != at->source || offset < at->offset ||
 	    offset >= at->offset + at->len) {
+		uint64_t wanted = lpd_bytes_wanted(run, job->nr_runs - at->run);
 		ssize_t n = pread(job->sources[run->source].fd, bytes,
-				  wanted(job, at), offset);
+				  lpd_min(wanted - at->done, LPD_PIECE_SIZE),
+				  offset);
 
 		/* The worker finds out what is wrong, and tells. */
 		if (n < LPD_PAGE_SIZE)
@@ -108,7 +105,7 @@ static bool fill_piece(struct lpd_job *job, struct progress *at, uint8_t *bytes)
 	uint64_t left = (uint64_t)run->nr_pages * LPD_PAGE_SIZE - at->done;
 	uint64_t len = lpd_min(at->offset + at->len - offset, left);
 
-	if (!change_state(job, LPD_JOB_READING, LPD_JOB_FILLING))
+	if (!advance(job, LPD_JOB_READING, LPD_JOB_FILLING))
 		return false;
 	int64_t filled = lpd_uffd_copy(job->fd, run->start + at->done,
 				       bytes + offset - at->offset, len);
@@ -143,8 +140,7 @@ int lpd_helper_run(struct lpd_worker *worker, uint32_t number)
 		     i = (i + 1) % LPD_NR_JOBS) {
 			struct lpd_job *job = &helper->jobs[i];
 
-			if (!change_state(job, LPD_JOB_OFFERED,
-					  LPD_JOB_READING)) {
+			if (!advance(job, LPD_JOB_OFFERED, LPD_JOB_READING)) {
 				nr_idle++;
 				continue;
 			}
@@ -197,12 +193,14 @@ static uint32_t gather_job(const struct lpd_session *session,
 }
 
 /* False if there is nothing for a helper. */
-static bool offer(struct lpd_session *session, struct lpd_job *job)
+static bool offer(struct lpd_session *session, struct lpd_helper *helper,
+		  struct lpd_job *job)
 {
 	while (gather_job(session, job) < MIN_JOB_PAGES)
 		if (!take_area(session))
 			return false;
 	job->session = session;
+	job->helper = helper;
 	job->fd = session->fd;
 	job->sources = session->sources;
 	job->nr_filled = 0;
@@ -222,17 +220,16 @@ void lpd_helpers_offer(struct lpd_worker *worker, struct lpd_session *session)
 		return;
 	for (unsigned int i = 0; i < worker->nr_helpers; i++) {
 		struct lpd_helper *helper = &worker->helpers[i];
-		uint64_t nr_offered = 0;
+		bool offered = false;
 
 		if (lpd_now_ns() < helper->rests_until_ns)
 			continue;
 		for (unsigned int j = 0; j < LPD_NR_JOBS; j++)
-			if (job_state(&helper->jobs[j]) == LPD_JOB_FREE &&
-			    offer(session, &helper->jobs[j]))
-				nr_offered++;
-		if (nr_offered)
-			(void)!write(helper->jobs_fd, &nr_offered,
-				     sizeof(nr_offered));
+			if (job_state(&helper->jobs[j]) == LPD_JOB_FREE)
+				offered |= offer(session, helper,
+						 &helper->jobs[j]);
+		if (offered)
+			lpd_helper_wake(helper);
 	}
 }
 
@@ -283,31 +280,60 @@ static void free_job(struct lpd_job *job)
 	__atomic_store_n(&job->state, LPD_JOB_FREE, __ATOMIC_RELEASE);
 }
 
-static bool is_over(uint32_t state)
+/* Wait until a helper claims nothing more of a job; return its state. */
+static uint32_t suspend(const struct lpd_worker *worker, struct lpd_job *job)
 {
-	return state == LPD_JOB_ENDED || state == LPD_JOB_REVOKED;
-}
-
-static void take_back(const struct lpd_worker *worker,
-		      struct lpd_helper *helper, struct lpd_job *job)
-{
-	/* Not begun: nobody will look at it any more. */
-	if (change_state(job, LPD_JOB_OFFERED, LPD_JOB_REVOKED)) {
-		count(job, false);
-		free_job(job);
-		return;
-	}
 	uint64_t began_ns = lpd_now_ns();
 	uint32_t state;
-	while (!is_over(state = job_state(job)) &&
-	       !change_state(job, LPD_JOB_READING, LPD_JOB_REVOKED))
+
+	while ((state = job_state(job)) == LPD_JOB_FILLING ||
+	       ((state == LPD_JOB_OFFERED || state == LPD_JOB_READING) &&
+		!change_state(job, state, state | LPD_JOB_SUSPENDED)))
 		/* It is FILLING, perhaps on this very processor. */
 		sched_yield();
-	count(job, state == LPD_JOB_ENDED);
 	uint64_t now = lpd_now_ns();
 	if (now - began_ns > worker->helper_wait_ns)
-		helper->rests_until_ns =
+		job->helper->rests_until_ns =
 			now + RESTS_FOR_WAIT * (now - began_ns);
+	return job_state(job);
+}
+
+static void take_back(const struct lpd_worker *worker, struct lpd_job *job)
+{
+	uint32_t state = suspend(worker, job);
+
+	/* Of one that is READING, the helper still has to let go. */
+	count(job, state == LPD_JOB_ENDED);
+	if (state == (LPD_JOB_OFFERED | LPD_JOB_SUSPENDED))
+		free_job(job);
+	else
+		change_state(job, LPD_JOB_READING | LPD_JOB_SUSPENDED,
+			     LPD_JOB_REVOKED);
+}
+
+/* The slots of all helpers, by number. */
+static unsigned int nr_slots(const struct lpd_worker *worker)
+{
+	return worker->nr_helpers * LPD_NR_JOBS;
+}
+
+static struct lpd_job *job_in(struct lpd_worker *worker, unsigned int i)
+{
+	return &worker->helpers[i / LPD_NR_JOBS].jobs[i % LPD_NR_JOBS];
+}
+
+void lpd_helpers_suspend(struct lpd_worker *worker, struct lpd_session *session)
+{
+	for (unsigned int i = 0; session->nr_jobs && i < nr_slots(worker); i++)
+		if (job_in(worker, i)->session == session)
+			suspend(worker, job_in(worker, i));
+}
+
+void lpd_helpers_resume(struct lpd_worker *worker)
+{
+	for (unsigned int i = 0; i < nr_slots(worker); i++)
+		__atomic_fetch_and(&job_in(worker, i)->state,
+				   ~LPD_JOB_SUSPENDED, __ATOMIC_RELEASE);
 }
 
 bool lpd_helpers_revoke(struct lpd_worker *worker, struct lpd_session *session,
@@ -315,37 +341,33 @@ bool lpd_helpers_revoke(struct lpd_worker *worker, struct lpd_session *session,
 {
 	bool revoked = false;
 
-	/* What they have not done is the worker's again. */
-	session->waits_for_help = 0;
-	for (unsigned int i = 0; session->nr_jobs && i < worker->nr_helpers;
+	for (unsigned int i = 0; session->nr_jobs && i < nr_slots(worker);
 	     i++) {
-		for (unsigned int j = 0; j < LPD_NR_JOBS; j++) {
-			struct lpd_job *job = &worker->helpers[i].jobs[j];
+		struct lpd_job *job = job_in(worker, i);
 
-			if (job->session != session || job->counted ||
-			    job->runs[0].start >= end || job_end(job) <= start)
-				continue;
-			take_back(worker, &worker->helpers[i], job);
-			revoked = true;
-		}
+		if (job->session != session || job->counted ||
+		    !lpd_overlap(job->runs[0].start, job_end(job), start, end))
+			continue;
+		take_back(worker, job);
+		/* What it has not done is the worker's again. */
+		session->waits_for_help = 0;
+		revoked = true;
 	}
 	return revoked;
 }
 
 void lpd_helpers_collect(struct lpd_worker *worker)
 {
-	for (unsigned int i = 0; i < worker->nr_helpers; i++) {
-		for (unsigned int j = 0; j < LPD_NR_JOBS; j++) {
-			struct lpd_job *job = &worker->helpers[i].jobs[j];
-			struct lpd_session *session = job->session;
+	for (unsigned int i = 0; i < nr_slots(worker); i++) {
+		struct lpd_job *job = job_in(worker, i);
+		struct lpd_session *session = job->session;
 
-			if (job_state(job) != LPD_JOB_ENDED)
-				continue;
-			count(job, true);
-			free_job(job);
-			session->waits_for_help = 0;
-			lpd_session_activate(worker, session);
-		}
+		if (job_state(job) != LPD_JOB_ENDED)
+			continue;
+		count(job, true);
+		free_job(job);
+		session->waits_for_help = 0;
+		lpd_session_activate(worker, session);
 	}
 }
 

@@ -298,6 +298,13 @@ void lpd_hugetlb_forget(struct lpd_worker *worker, struct lpd_session *session,
  */
 uint64_t lpd_background_budget(struct lpd_session *session);
 
+/*
+ * How many bytes of its source are wanted from the first of these runs on, to
+ * where more than a page of it is not: that of a fault is in the middle of its
+ * neighbourhood.
+ */
+uint64_t lpd_bytes_wanted(const struct lpd_region *runs, uint32_t nr_runs);
+
 /* One bounded piece of work that nobody waits for. */
 enum lpd_outcome lpd_background_step(struct lpd_worker *worker,
 				     struct lpd_session *session);
@@ -413,6 +420,14 @@ void lpd_reader_wake(struct lpd_worker *worker);
 
 /* Offer pages that are missing to the worker's helpers. */
 void lpd_helpers_offer(struct lpd_worker *worker, struct lpd_session *session);
+
+/*
+ * Let no helper fill anything of a session, as long as it takes to see whether
+ * an event has come / let them go on.
+ */
+void lpd_helpers_suspend(struct lpd_worker *worker,
+			 struct lpd_session *session);
+void lpd_helpers_resume(struct lpd_worker *worker);
 
 /*
  * Let no helper fill anything of a session between start and end from now on,

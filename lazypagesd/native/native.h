@@ -701,7 +701,8 @@ struct lpd_read {
  * Pages that a helper is to fill: see helper.c.  The worker fills in a slot and
  * sets it OFFERED; the helper begins it (READING), claims each piece (FILLING)
  * and lets go of it (READING), and sets it ENDED; the worker sets it FREE.  The
- * worker may set it REVOKED in between, but not while it is FILLING.
+ * worker may set it REVOKED in between, or SUSPENDED in addition for a moment,
+ * in which the helper neither begins nor claims, but not while it is FILLING.
  */
 enum lpd_job_state {
 	LPD_JOB_FREE = 0,
@@ -710,6 +711,7 @@ enum lpd_job_state {
 	LPD_JOB_FILLING,
 	LPD_JOB_REVOKED,
 	LPD_JOB_ENDED,
+	LPD_JOB_SUSPENDED = 8, /* a flag */
 };
 
 struct lpd_job {
@@ -724,6 +726,7 @@ struct lpd_job {
 	/* The worker's own. */
 	uint32_t counted; /* what was filled is */
 	struct lpd_session *session;
+	struct lpd_helper *helper;
 };
 
 /* A thread that fills for a worker; bytes are set as a worker's. */

@@ -56,13 +56,11 @@ static unsigned int nr_readable(const struct lpd_session *session)
 }
 
 /* Add to the round what can be read; 0, or -errno. */
-static int read_messages(struct lpd_session *session)
+static int read_more(struct lpd_session *session)
 {
 	unsigned int first = session->nr_messages;
 	unsigned int nr_max = nr_readable(session);
 
-	/* Of what an event says, helpers know nothing: see helper.c. */
-	lpd_helpers_revoke(session->worker, session, 0, UINT64_MAX);
 	if (!nr_max)
 		return 0;
 	session->state->read_starts[first / 64] |= 1ull << first % 64;
@@ -94,6 +92,22 @@ static void list_events(struct lpd_session *session)
 		if (kind != LPD_MESSAGE_REMOVE)
 			session->wants_quiet = !session->protocol->in_order;
 	}
+}
+
+/* The same, with the events listed; once there are any, no helper fills. */
+static int read_messages(struct lpd_session *session)
+{
+	struct lpd_worker *worker = session->worker;
+
+	lpd_helpers_suspend(worker, session);
+	int rc = read_more(session);
+	list_events(session);
+	/* Of what an event says, helpers know nothing: see helper.c. */
+	if (rc < 0 || session->nr_events)
+		lpd_helpers_revoke(worker, session, 0, UINT64_MAX);
+	else
+		lpd_helpers_resume(worker);
+	return rc;
 }
 
 /* Ready for the next round: no message, and none of them counted. */
@@ -357,7 +371,6 @@ static enum lpd_outcome gather(struct lpd_session *session)
 			return LPD_GONE;
 		if (rc < 0)
 			return unreadable(session, rc);
-		list_events(session);
 		changing = is_changing(session);
 	} while (changing && lpd_session_insists(session));
 	if (changing)

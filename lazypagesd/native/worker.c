@@ -205,8 +205,11 @@ static void obey(struct lpd_worker *worker, struct lpd_session *session,
 		resume(worker, session);
 	if (request & LPD_REQUEST_RETRY)
 		retry(worker, session);
-	if (request & LPD_REQUEST_DRAIN)
+	if (request & LPD_REQUEST_DRAIN) {
+		/* At the new rate, of which helpers know nothing. */
+		lpd_helpers_revoke(worker, session, 0, UINT64_MAX);
 		serve(worker, session);
+	}
 	if (request & LPD_REQUEST_DETACH)
 		detach(worker, session);
 }

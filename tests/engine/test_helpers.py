@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from lazypagesd.engine.pace import Pace
+from lazypagesd.engine.pace import LAZY, Pace
 from lazypagesd.engine.recorder import StepKind
+from lazypagesd.engine.session import Session
 from lazypagesd.images.mm import PAGE_SIZE
 from lazypagesd.native import lib
 from lazypagesd.sources.testing import Delayed
@@ -67,7 +68,7 @@ async def test_helper_fills_a_part_of_what_is_fragmented(bed: Bed) -> None:
 
 
 async def test_helper_fills_while_somebody_faults(bed: Bed) -> None:
-    """Each fault takes back what helpers have not done, and they go on with it."""
+    """Faults take back some of what helpers have not done, and each page is counted once."""
     victim, image = serve_slowly(bed, 16384, [(0, 16384)])
     victim.begin_reading(at(0), 1, nr_threads=8, step_pages=1)
     bed.restore.release()
@@ -99,6 +100,23 @@ async def test_nobody_helps_a_session_that_is_paced(bed: Bed) -> None:
     await check(victim, image, 0, 4096)
 
 
+async def let_helper_read(bed: Bed, cold: Delayed, victim: Victim, image: Image) -> Session:
+    """Drain what is *cold*, and return once a helper waits for it."""
+    session = bed.attach(victim, image, source=cold.as_source())
+    help_always(bed)
+    await bed.until_asleep()
+    session.drain()
+    await bed.until(lambda: first_job(session) == lib.LPD_JOB_READING, "a helper reads")
+    return session
+
+
+def first_job(session: Session) -> int:
+    """Return the state of the first job of the first helper."""
+    assert session.worker is not None
+    state: int = session.worker.pointer.helpers[0].jobs[0].state
+    return state & ~lib.LPD_JOB_SUSPENDED
+
+
 @pytest.mark.root
 async def test_what_a_helper_reads_is_not_filled_once_it_was_dropped(bed: Bed) -> None:
     """A helper that waits for its disk keeps nobody from being served, and fills nothing of what
@@ -106,23 +124,11 @@ async def test_what_a_helper_reads_is_not_filled_once_it_was_dropped(bed: Bed) -
     image = bed.image((0, 512))
     victim = bed.victim((0, 512), (600, 1))
     with Delayed(image.path.read_bytes()) as cold:
-        session = bed.attach(victim, image, source=cold.as_source())
-        help_always(bed)
-        assert session.worker is not None
-        worker = session.worker.pointer
-        worker.helper_wait_ns = 0
-        await bed.until_asleep()
-        session.drain()
-        jobs = worker.helpers[0].jobs
-        # By now it may have been told to stop: the request to drain is a turn of its own.
-        begun = {lib.LPD_JOB_READING, lib.LPD_JOB_REVOKED}
-        await bed.until(lambda: jobs[0].state in begun, "a helper reads")
-        await check_zero(victim, 600)
-        # Who may lack a processor is left alone for a while.
-        assert worker.helpers[0].rests_until_ns > 0
+        session = await let_helper_read(bed, cold, victim, image)
         await victim.discard(at(0), 256)
         await victim.do("munmap", at(300), 16 * PAGE_SIZE)
         await bed.until_counted(events_remove=1, events_unmap=1)
+        assert first_job(session) == lib.LPD_JOB_REVOKED
         await asyncio.to_thread(cold.wait_for_read, DEADLINE_S)
         cold.release()
         await bed.release()
@@ -130,6 +136,44 @@ async def test_what_a_helper_reads_is_not_filled_once_it_was_dropped(bed: Bed) -
         await check(victim, image, 256, 44)
         await check(victim, image, 316, 196)
         assert session.counters.pages_drain == 512 - 256 - 16
+
+
+@pytest.mark.root
+async def test_helper_is_not_disturbed_by_faults(bed: Bed) -> None:
+    """A fault says nothing of other pages: only a helper that has the very page must let go."""
+    image = bed.image((0, 512))
+    victim = bed.victim((0, 512), (600, 1))
+    with Delayed(image.path.read_bytes()) as cold:
+        session = await let_helper_read(bed, cold, victim, image)
+        assert session.worker is not None
+        worker = session.worker.pointer
+        worker.helper_wait_ns = 0
+        await check_zero(victim, 600)
+        assert first_job(session) == lib.LPD_JOB_READING
+        # Who may lack a processor is left alone for a while.
+        assert worker.helpers[0].rests_until_ns > 0
+        start = worker.helpers[0].jobs[0].runs[0].start
+        victim.begin_reading(start)
+        await bed.until(lambda: first_job(session) == lib.LPD_JOB_REVOKED, "it lets go")
+        cold.release()
+        await bed.release()
+        assert wrong_pages(await victim.end_reading(), image.bytes(start, 1)) == []
+        await check(victim, image, 0, 512)
+        counted = session.counters
+        assert counted.pages_drain + counted.pages_neighbour + counted.pages_fault == 512
+
+
+@pytest.mark.root
+async def test_helper_stops_once_nothing_is_to_be_drained(bed: Bed) -> None:
+    """What an operator has slowed down is not filled at the pace of before."""
+    victim, image = bed.victim((0, 512)), bed.image((0, 512))
+    with Delayed(image.path.read_bytes()) as cold:
+        session = await let_helper_read(bed, cold, victim, image)
+        session.set_pace(LAZY)
+        await bed.until(lambda: first_job(session) == lib.LPD_JOB_REVOKED, "it lets go")
+        cold.release()
+        await check(victim, image, 0, 512)
+        assert session.counters.pages_drain == 0
 
 
 @HAMMERS
