@@ -23,6 +23,11 @@
  * claimed waits until it is in, for as long as COPY takes for LPD_PIECE_SIZE.
  * A disk is never waited for: a helper reads first and claims afterwards.
  *
+ * A helper gives way before each piece.  That is better than to be nice: who is
+ * nice has, with the processor that it once gets, a whole tick of the kernel,
+ * 1 to 4 ms, and whoever has been woken meanwhile waits for all of that; and
+ * loses it for longer, whatever it was in the middle of.
+ *
  * What has been filled is counted by its bits, which stay with the pages
  * whatever becomes of their addresses: once a job has ended, and before that
  * only where it is revoked, as before events take effect.  A worker also
@@ -40,9 +45,9 @@
 #define MIN_JOB_PAGES 16
 
 /*
- * Who is nice hardly gets a busy processor, and may lose it in the middle of a
- * COPY that the worker has to wait for.  So a helper that was waited for rests
- * for so many times as long.
+ * A processor that others want as well may be lost in the middle of a COPY that
+ * the worker has to wait for.  So a helper that was waited for rests for so
+ * many times as long.
  */
 #define RESTS_FOR_WAIT 64
 
@@ -90,6 +95,8 @@ static bool fill_piece(struct lpd_job *job, struct progress *at, uint8_t *bytes)
 
 	if (run->source != at->source || offset < at->offset ||
 	    offset >= at->offset + at->len) {
+		/* Whose pages these are may wait for this very processor. */
+		sched_yield();
 		uint64_t wanted = lpd_bytes_wanted(run, job->nr_runs - at->run);
 		ssize_t n = pread(job->sources[run->source].fd, bytes,
 				  lpd_min(wanted - at->done, LPD_PIECE_SIZE),
@@ -127,8 +134,6 @@ int lpd_helper_run(struct lpd_worker *worker, uint32_t number)
 {
 	struct lpd_helper *helper = &worker->helpers[number];
 
-	/* Its processor may be that of the program whose pages these are. */
-	lpd_be_nice();
 	while (!__atomic_load_n(&worker->stop, __ATOMIC_ACQUIRE)) {
 		uint64_t count;
 		ssize_t n = read(helper->jobs_fd, &count, sizeof(count));

@@ -412,9 +412,6 @@ int lpd_worker_wait(struct lpd_worker *worker, struct epoll_event *ready,
 /* Let the worker look at its inbox and its reads. */
 void lpd_worker_wake(struct lpd_worker *worker);
 
-/* Give way to workers, as readers and helpers do. */
-void lpd_be_nice(void);
-
 /* Let one reader look for a queued read. */
 void lpd_reader_wake(struct lpd_worker *worker);
 

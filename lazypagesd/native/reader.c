@@ -11,11 +11,6 @@
 /* Where a worker needs the processor as well. */
 #define NICE 10
 
-void lpd_be_nice(void)
-{
-	(void)setpriority(PRIO_PROCESS, gettid(), NICE);
-}
-
 void lpd_reader_wake(struct lpd_worker *worker)
 {
 	/* Never fills the pipe.  An eventfd would wake every reader. */
@@ -62,7 +57,7 @@ static int64_t read_fully(const struct lpd_read *read)
 int lpd_reader_run(struct lpd_worker *worker)
 {
 	/* What has come can wait until others, who have theirs, are served. */
-	lpd_be_nice();
+	(void)setpriority(PRIO_PROCESS, gettid(), NICE);
 	while (!__atomic_load_n(&worker->stop, __ATOMIC_ACQUIRE)) {
 		uint8_t byte;
 		ssize_t n = read(worker->reads_fds[0], &byte, sizeof(byte));
