@@ -19,6 +19,7 @@
 #endif
 
 #define READ_WRITE (PROT_READ | PROT_WRITE)
+#define GIB        (1ul << 30)
 
 struct range *choose_range(struct arena *arena)
 {
@@ -64,6 +65,22 @@ static struct range *choose_piece(struct arena *arena)
 	if (nr > range->nr)
 		nr = range->nr;
 	return isolate(arena, range, choose_first(arena, range, nr), nr);
+}
+
+/*
+ * A piece that may be moved.  Of huge pages on both sides of a multiple of
+ * 1 GiB the kernel loses those above, if there is nothing below: see
+ * docs/explanation/correctness.md.
+ */
+static struct range *choose_movable(struct arena *arena)
+{
+	struct range *range = choose_piece(arena);
+
+	if (!range || options.unit == 1)
+		return range;
+	uintptr_t start = (uintptr_t)range->addr;
+	uintptr_t last = start + range->nr * PAGE_SIZE - 1;
+	return start / GIB == last / GIB ? range : NULL;
 }
 
 static void set_zero(struct range *range, uint32_t extra_flags)
@@ -148,7 +165,7 @@ static void move_over(struct arena *arena, struct range *range, char *to)
 
 void move_to_new(struct arena *arena)
 {
-	struct range *range = choose_piece(arena);
+	struct range *range = choose_movable(arena);
 
 	if (!range)
 		return;
@@ -160,7 +177,7 @@ void move_to_new(struct arena *arena)
 /* Registered memory that makes room in the call itself: UNMAP, then REMAP. */
 void move_to_own(struct arena *arena)
 {
-	struct range *range = choose_piece(arena);
+	struct range *range = choose_movable(arena);
 
 	if (!range || arena->nr_ranges < 2)
 		return;
@@ -178,7 +195,7 @@ void move_to_own(struct arena *arena)
 /* One page more or many; in place or to where the kernel likes. */
 void grow(struct arena *arena)
 {
-	struct range *range = choose_piece(arena);
+	struct range *range = choose_movable(arena);
 	size_t more = choose_length(arena);
 
 	if (!range || range->split)
@@ -203,7 +220,7 @@ void grow(struct arena *arena)
 
 void shrink(struct arena *arena)
 {
-	struct range *range = choose_piece(arena);
+	struct range *range = choose_movable(arena);
 
 	if (!range || range->split || range->nr <= options.unit)
 		return;
@@ -229,7 +246,7 @@ void shrink(struct arena *arena)
 
 void move_and_stay(struct arena *arena)
 {
-	struct range *range = choose_piece(arena);
+	struct range *range = choose_movable(arena);
 
 	if (!range || range->split || arena->nr_ranges == MAX_RANGES)
 		return;
