@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lazypagesd.closing import Closing
-from tests.bench.handlers import BenchError
+from tests.bench.handlers import BenchError, pinned
 from tests.bench.layout import Layout
 from tests.bench.scenes import Dumped, HandedOver, Sample
 
@@ -68,9 +68,11 @@ class Bench(Closing):
 
     def run(self, program: str, *words: str | Path, cpus: str = "") -> str:
         """Run a program to its end, and return what it says."""
-        pinned = ["taskset", "-c", cpus] if cpus else []
         done = subprocess.run(
-            [*pinned, self.program(program), *words], capture_output=True, text=True, check=False
+            [*pinned(cpus), self.program(program), *words],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode != 0:
             raise BenchError(f"{program}: exit code {done.returncode}: {done.stderr}")

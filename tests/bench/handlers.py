@@ -120,6 +120,11 @@ def write_flat_list(images: Path) -> tuple[Path, Path]:
         os.close(directory)
 
 
+def pinned(cpus: str) -> list[str]:
+    """Return what goes before a command that may run on *cpus* alone; empty: on all."""
+    return ["taskset", "-c", cpus] if cpus else []
+
+
 def children_cpu_ns() -> int:
     """Return what processes that have been waited for have used of the processors."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -133,8 +138,7 @@ class Serving(Closing):
         self.ready_ns = 0
         self._log = work / "handler.log"
         status_fd, write_fd = os.pipe()
-        pinned = ["taskset", "-c", handler.cpus] if handler.cpus else []
-        command = [*pinned, *handler.command(programs, images, write_fd)]
+        command = [*pinned(handler.cpus), *handler.command(programs, images, write_fd)]
         self._cpu_of_others_ns = children_cpu_ns()
         start_ns = time.monotonic_ns()
         with self._log.open("wb") as log:

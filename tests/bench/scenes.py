@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from tests.bench.handlers import DEADLINE_S, BenchError, Handler, Serving
+from tests.bench.handlers import DEADLINE_S, BenchError, Handler, Serving, pinned
 from tests.bench.layout import Layout
 from tests.criu.harness import Bed
 
@@ -40,6 +40,7 @@ class Touching:
 
     Between two of its touches a thread computes for *pause_ns*, or sleeps if it is *asleep*.
     With *own* each thread has a session, of as many touches, until the first thread is done.
+    A process that hands itself over may run on *cpus* alone, if there are any.
     """
 
     order: str = "random"
@@ -48,6 +49,7 @@ class Touching:
     pause_ns: int = 0
     asleep: bool = False
     own: bool = False
+    cpus: str = ""
 
     def words(self, layout: Layout, *, linger: bool = False) -> list[str]:
         """Return what toucher.c is told."""
@@ -143,7 +145,7 @@ class HandedOver:
         program = self._bench.program("toucher")
         words = touching.words(self._layout, linger=linger)
         return subprocess.Popen(
-            [program, "handoff", *self._layout.words, *words],
+            [*pinned(touching.cpus), program, "handoff", *self._layout.words, *words],
             cwd=work,
             stdout=subprocess.PIPE,
             text=True,
