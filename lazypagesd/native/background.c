@@ -123,8 +123,7 @@ static void end_pass(struct lpd_session *session)
 	session->stuck = !session->pass_progressed;
 	session->pass_progressed = 0;
 	session->drain_addr = 0;
-	session->help_start = 0;
-	session->help_addr = session->help_end;
+	lpd_helpers_restart(session, 0);
 }
 
 /* Leave the page at which a run was held behind: the next is another. */
@@ -151,11 +150,9 @@ static uint32_t gather_piece(struct lpd_worker *worker,
 					   LPD_USER_SPACE_END, max_pages, runs,
 					   LPD_MAX_RUNS)) &&
 	       lpd_helpers_revoke(worker, session, runs[0].start,
-				  lpd_region_end(&runs[nr_runs - 1]))) {
+				  lpd_region_end(&runs[nr_runs - 1])))
 		/* They get the upper half of what is left of their area. */
-		session->help_start = session->help_end;
-		session->help_addr = session->help_end;
-	}
+		lpd_helpers_restart(session, session->help_end);
 	return nr_runs;
 }
 

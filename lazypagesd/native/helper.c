@@ -168,6 +168,13 @@ static uint64_t job_end(const struct lpd_job *job)
 	return lpd_region_end(&job->runs[job->nr_runs - 1]);
 }
 
+void lpd_helpers_restart(struct lpd_session *session, uint64_t end)
+{
+	session->help_start = end;
+	session->help_addr = end;
+	session->help_end = end;
+}
+
 /* The upper half of what drain has to do below their area is theirs, too. */
 static bool take_area(struct lpd_session *session)
 {
@@ -223,11 +230,12 @@ void lpd_helpers_offer(struct lpd_worker *worker, struct lpd_session *session)
 	    session->state->nr_missing < worker->helped_from_pages ||
 	    lpd_state_drain_rate(session->state) != LPD_DRAIN_EAGER)
 		return;
+	uint64_t now = lpd_now_ns();
 	for (unsigned int i = 0; i < worker->nr_helpers; i++) {
 		struct lpd_helper *helper = &worker->helpers[i];
 		bool offered = false;
 
-		if (lpd_now_ns() < helper->rests_until_ns)
+		if (now < helper->rests_until_ns)
 			continue;
 		for (unsigned int j = 0; j < LPD_NR_JOBS; j++)
 			if (job_state(&helper->jobs[j]) == LPD_JOB_FREE)

@@ -415,6 +415,9 @@ void lpd_worker_wake(struct lpd_worker *worker);
 /* Let one reader look for a queued read. */
 void lpd_reader_wake(struct lpd_worker *worker);
 
+/* Let helpers begin in the middle of what is missing below end; 0: of all. */
+void lpd_helpers_restart(struct lpd_session *session, uint64_t end);
+
 /* Offer pages that are missing to the worker's helpers. */
 void lpd_helpers_offer(struct lpd_worker *worker, struct lpd_session *session);
 
