@@ -93,6 +93,12 @@ def cpu_per_gib(bench: Bench) -> Outcome:
             (Reach("cpu_ns", 1.1),),
             bench.pairs(),
         ),
+        Rival(
+            "copy loop, 2 threads",
+            lambda: bench.copy(memory, 2),
+            (Reach("cpu_ns"),),
+            bench.pairs(),
+        ),
     )
 
 
