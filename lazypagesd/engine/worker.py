@@ -60,7 +60,7 @@ class Worker:
             "page": ffi.new("uint8_t[]", lib.LPD_PAGE_SIZE),
             "reads": ffi.new("uint8_t[]", lib.LPD_NR_READS * lib.LPD_READ_SIZE),
             "assemblies": ffi.new("uint8_t[]", lib.LPD_NR_ASSEMBLIES * lib.LPD_HUGE_SIZE),
-            "pieces": ffi.new("uint8_t[]", lib.LPD_MAX_HELPERS * lib.LPD_PIECE_SIZE),
+            "pieces": ffi.new("uint8_t[]", lib.LPD_MAX_HELPERS * lib.LPD_HELPER_READ_SIZE),
         }
         self.pointer: CData = ffi.new("struct lpd_worker *")
         self.pointer.staging = self._memory["staging"]
@@ -74,7 +74,7 @@ class Worker:
         self.pointer.helped_from_pages = HELPED_FROM_PAGES
         self.pointer.helper_wait_ns = HELPER_WAIT_NS
         for i in range(self.pointer.nr_helpers):
-            self.pointer.helpers[i].bytes = self._memory["pieces"] + i * lib.LPD_PIECE_SIZE
+            self.pointer.helpers[i].bytes = self._memory["pieces"] + i * lib.LPD_HELPER_READ_SIZE
         self.recorder: Recorder | None = None
         self._threads: list[threading.Thread] = []
         self._nr_turns = -1

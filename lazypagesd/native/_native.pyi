@@ -42,7 +42,7 @@ class Lib:
     LPD_READ_SIZE: int
     LPD_STAGING_SIZE: int
     LPD_MAX_HELPERS: int
-    LPD_PIECE_SIZE: int
+    LPD_HELPER_READ_SIZE: int
     LPD_HUGE_SIZE: int
     LPD_NR_ASSEMBLIES: int
     LPD_MAX_PIECE_PAGES: int

@@ -20,10 +20,10 @@
  * reads messages it suspends the session's jobs; if there was nothing but
  * faults it lets them go on, and revokes them otherwise.  A helper has to claim
  * each piece before it fills it; and a worker that meets a piece that was
- * claimed waits until it is in, for as long as COPY takes for LPD_PIECE_SIZE.
+ * claimed waits until it is in, for as long as COPY takes for CLAIM_SIZE.
  * A disk is never waited for: a helper reads first and claims afterwards.
  *
- * A helper gives way before each piece.  That is better than to be nice: who is
+ * A helper gives way between pieces.  That is better than to be nice: who is
  * nice has, with the processor that it once gets, a whole tick of the kernel,
  * 1 to 4 ms, and whoever has been woken meanwhile waits for all of that; and
  * loses it for longer, whatever it was in the middle of.
@@ -41,6 +41,8 @@
 #include "internal.h"
 
 #define JOB_PAGES 256 /* 1 MiB */
+/* Filled at once; of what is read at once there is more. */
+#define CLAIM_SIZE 65536
 /* Less is not worth another thread's waking up. */
 #define MIN_JOB_PAGES 16
 
@@ -80,7 +82,8 @@ static bool advance(struct lpd_job *job, uint32_t from, uint32_t to)
 /* Where a helper is with its job. */
 struct progress {
 	uint32_t run;
-	uint64_t done; /* bytes of that run */
+	uint64_t done;        /* bytes of that run */
+	uint64_t since_yield; /* bytes that were filled */
 	/* What has been read: bytes of a source from an offset on. */
 	uint32_t source;
 	uint64_t offset;
@@ -93,14 +96,18 @@ static bool fill_piece(struct lpd_job *job, struct progress *at, uint8_t *bytes)
 	const struct lpd_region *run = &job->runs[at->run];
 	uint64_t offset = run->offset + at->done;
 
+	/* Whose pages these are may wait for this very processor. */
+	if (at->since_yield >= CLAIM_SIZE) {
+		sched_yield();
+		at->since_yield = 0;
+	}
 	if (run->source != at->source || offset < at->offset ||
 	    offset >= at->offset + at->len) {
-		/* Whose pages these are may wait for this very processor. */
-		sched_yield();
 		uint64_t wanted = lpd_bytes_wanted(run, job->nr_runs - at->run);
-		ssize_t n = pread(job->sources[run->source].fd, bytes,
-				  lpd_min(wanted - at->done, LPD_PIECE_SIZE),
-				  offset);
+		ssize_t n =
+			pread(job->sources[run->source].fd, bytes,
+			      lpd_min(wanted - at->done, LPD_HELPER_READ_SIZE),
+			      offset);
 
 		/* The worker finds out what is wrong, and tells. */
 		if (n < LPD_PAGE_SIZE)
@@ -110,7 +117,8 @@ static bool fill_piece(struct lpd_job *job, struct progress *at, uint8_t *bytes)
 		at->len = n & ~(uint64_t)(LPD_PAGE_SIZE - 1);
 	}
 	uint64_t left = (uint64_t)run->nr_pages * LPD_PAGE_SIZE - at->done;
-	uint64_t len = lpd_min(at->offset + at->len - offset, left);
+	uint64_t len = lpd_min(lpd_min(at->offset + at->len - offset, left),
+			       CLAIM_SIZE);
 
 	if (!advance(job, LPD_JOB_READING, LPD_JOB_FILLING))
 		return false;
@@ -122,6 +130,7 @@ static bool fill_piece(struct lpd_job *job, struct progress *at, uint8_t *bytes)
 	__atomic_store_n(&job->state, LPD_JOB_READING, __ATOMIC_RELEASE);
 	if (filled != (int64_t)len)
 		return false;
+	at->since_yield += len;
 	at->done += len;
 	if (len == left) {
 		at->run++;
@@ -149,7 +158,7 @@ int lpd_helper_run(struct lpd_worker *worker, uint32_t number)
 				nr_idle++;
 				continue;
 			}
-			struct progress at = {0};
+			struct progress at = {.since_yield = CLAIM_SIZE};
 			while (fill_piece(job, &at, helper->bytes))
 				;
 			nr_idle = 0;

@@ -54,11 +54,11 @@ enum {
 	LPD_NR_READS = 16,     /* cold reads under way, a worker */
 	LPD_READ_SIZE = 65536, /* of one cold read */
 	LPD_STAGING_SIZE = 1 << 20,
-	LPD_MAX_HELPERS = 3,      /* of a worker */
-	LPD_NR_JOBS = 2,          /* of a helper: one is done, one waits */
-	LPD_PIECE_SIZE = 65536,   /* that a helper reads and fills at once */
-	LPD_HUGE_SIZE = 2 << 20,  /* of a page of hugetlbfs */
-	LPD_NR_ASSEMBLIES = 3,    /* of a worker */
+	LPD_MAX_HELPERS = 3,           /* of a worker */
+	LPD_NR_JOBS = 2,               /* of a helper: one is done, one waits */
+	LPD_HELPER_READ_SIZE = 262144, /* that a helper reads at once */
+	LPD_HUGE_SIZE = 2 << 20,       /* of a page of hugetlbfs */
+	LPD_NR_ASSEMBLIES = 3,         /* of a worker */
 	LPD_MAX_PIECE_PAGES = 64, /* of drain, when all is quiet: 256 KiB */
 	LPD_MAX_RUNS = 64,        /* filled in one step, however short */
 };
@@ -731,7 +731,7 @@ struct lpd_job {
 
 /* A thread that fills for a worker; bytes are set as a worker's. */
 struct lpd_helper {
-	uint8_t *bytes;  /* LPD_PIECE_SIZE */
+	uint8_t *bytes;  /* LPD_HELPER_READ_SIZE */
 	int32_t jobs_fd; /* eventfd: a job is offered, or stop has changed */
 	uint64_t rests_until_ns; /* the worker's own */
 	struct lpd_job jobs[LPD_NR_JOBS];
