@@ -29,8 +29,8 @@
  * loses it for longer, whatever it was in the middle of.
  *
  * What has been filled is counted by its bits, which stay with the pages
- * whatever becomes of their addresses: once a job has ended, and before that
- * only where it is revoked, as before events take effect.  A worker also
+ * whatever becomes of their addresses, and always before messages are read: of
+ * a worker that is killed whoever comes next knows no more.  A worker also
  * revokes what it is about to fill itself, or a page could be counted twice.
  */
 #include <errno.h>
@@ -226,6 +226,7 @@ static bool offer(struct lpd_session *session, struct lpd_helper *helper,
 	job->sources = session->sources;
 	job->nr_filled = 0;
 	job->counted = 0;
+	job->nr_counted = 0;
 	session->nr_jobs++;
 	session->help_addr = job_end(job);
 	__atomic_store_n(&job->state, LPD_JOB_OFFERED, __ATOMIC_RELEASE);
@@ -266,33 +267,50 @@ static void go_back(struct lpd_session *session, uint64_t addr, bool ended)
 		session->help_addr = lpd_min(session->help_addr, addr);
 }
 
-/* Count what a job has filled, once its helper fills no more. */
-static void count(struct lpd_job *job, bool ended)
+/*
+ * Count what a job has filled since this was asked last, while its helper fills
+ * nothing; return where it goes on, 0: it is done.
+ */
+static uint64_t count(struct lpd_job *job)
 {
 	struct lpd_session *session = job->session;
-	uint32_t left = job->nr_filled;
+	uint64_t before = 0; /* pages of the runs before */
 
+	for (uint32_t i = 0; i < job->nr_runs; i++) {
+		const struct lpd_region *run = &job->runs[i];
+		uint64_t end = before + run->nr_pages;
+		uint64_t first = lpd_max(before, job->nr_counted) - before;
+		uint64_t last = lpd_min(end, job->nr_filled) - before;
+
+		if (first < last) {
+			LPD_COUNT(session->state->counters.fills, 1);
+			lpd_account_run(session,
+					run->start + first * LPD_PAGE_SIZE,
+					(last - first) * LPD_PAGE_SIZE,
+					LPD_STEP_DRAIN);
+			lpd_bits_set(session->state, run->first_bit + first,
+				     last - first);
+			session->pass_progressed = 1;
+		}
+		if (end > job->nr_filled) {
+			job->nr_counted = job->nr_filled;
+			return run->start + last * LPD_PAGE_SIZE;
+		}
+		before = end;
+	}
+	job->nr_counted = job->nr_filled;
+	return 0;
+}
+
+/* The last that is counted of a job. */
+static void close_books(struct lpd_job *job, bool ended)
+{
 	if (job->counted)
 		return;
 	job->counted = 1;
-	for (uint32_t i = 0; i < job->nr_runs; i++) {
-		const struct lpd_region *run = &job->runs[i];
-		uint32_t nr_pages = lpd_min(left, run->nr_pages);
-		uint64_t len = (uint64_t)nr_pages * LPD_PAGE_SIZE;
-
-		if (nr_pages) {
-			LPD_COUNT(session->state->counters.fills, 1);
-			lpd_account_run(session, run->start, len,
-					LPD_STEP_DRAIN);
-			lpd_bits_set(session->state, run->first_bit, nr_pages);
-			session->pass_progressed = 1;
-		}
-		if (nr_pages < run->nr_pages) {
-			go_back(session, run->start + len, ended);
-			return;
-		}
-		left -= nr_pages;
-	}
+	uint64_t addr = count(job);
+	if (addr)
+		go_back(job->session, addr, ended);
 }
 
 static void free_job(struct lpd_job *job)
@@ -325,7 +343,7 @@ static void take_back(const struct lpd_worker *worker, struct lpd_job *job)
 	uint32_t state = suspend(worker, job);
 
 	/* Of one that is READING, the helper still has to let go. */
-	count(job, state == LPD_JOB_ENDED);
+	close_books(job, state == LPD_JOB_ENDED);
 	if (state == (LPD_JOB_OFFERED | LPD_JOB_SUSPENDED))
 		free_job(job);
 	else
@@ -346,9 +364,16 @@ static struct lpd_job *job_in(struct lpd_worker *worker, unsigned int i)
 
 void lpd_helpers_suspend(struct lpd_worker *worker, struct lpd_session *session)
 {
-	for (unsigned int i = 0; session->nr_jobs && i < nr_slots(worker); i++)
-		if (job_in(worker, i)->session == session)
-			suspend(worker, job_in(worker, i));
+	for (unsigned int i = 0; session->nr_jobs && i < nr_slots(worker);
+	     i++) {
+		struct lpd_job *job = job_in(worker, i);
+
+		if (job->session != session || job->counted)
+			continue;
+		suspend(worker, job);
+		/* What nobody has noted is missing to whoever takes over. */
+		count(job);
+	}
 }
 
 void lpd_helpers_resume(struct lpd_worker *worker)
@@ -386,7 +411,7 @@ void lpd_helpers_collect(struct lpd_worker *worker)
 
 		if (job_state(job) != LPD_JOB_ENDED)
 			continue;
-		count(job, true);
+		close_books(job, true);
 		free_job(job);
 		session->waits_for_help = 0;
 		lpd_session_activate(worker, session);

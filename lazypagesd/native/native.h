@@ -724,7 +724,8 @@ struct lpd_job {
 	/* The helper's, while it is FILLING. */
 	uint32_t nr_filled; /* pages, from the first run on */
 	/* The worker's own. */
-	uint32_t counted; /* what was filled is */
+	uint32_t counted;    /* all that was filled is */
+	uint32_t nr_counted; /* pages, of those that were */
 	struct lpd_session *session;
 	struct lpd_helper *helper;
 };
