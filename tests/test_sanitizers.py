@@ -25,15 +25,18 @@ from tests.native.states import Memory
 memory = Memory(1)
 lib.lpd_state_test(ffi.cast("struct lpd_state *", ffi.cast("char *", memory.pointer) + 1), 0)
 """
-# Again and again: the lock that Python takes around each call may happen to put them in order.
+# At the same time, and again and again: the lock that Python takes around each call may happen to
+# put them in order.
 TWO_WRITERS = """
 import threading
 from lazypagesd.native import lib
 from tests.native.states import BASE, Memory, Region
 parent = Memory.of([Region(BASE, 100000, 0, 0)])
 child = Memory(100000)
+both = threading.Barrier(2)
 def write():
-    for _ in range(300):
+    both.wait()
+    for _ in range(3000):
         lib.lpd_state_fork(child.pointer, parent.pointer)
 threads = [threading.Thread(target=write) for _ in range(2)]
 for thread in threads:

@@ -26,13 +26,22 @@ PAPER = (253, 253, 251)
 
 @pytest.fixture
 def report(bed: Bed, server: Server, victims: Path, tmp_path: Path) -> Path:
-    """The report on a process that forked and moved its memory while it was filled."""
+    """The report on a process that forked and moved its memory while it was filled, and slowly: at
+    full speed there may be little left to fault at."""
     bed.start(victims / "churn", 64, 0.5, "mgudwwlp")
     bed.dump()
     bed.go()
     subprocess.run(
         command(
-            bed, server, "--criu", str(bed.criu), "--", *bed.restore_options(), verb="restore"
+            bed,
+            server,
+            "--criu",
+            str(bed.criu),
+            "--pace",
+            "64M",
+            "--",
+            *bed.restore_options(),
+            verb="restore",
         ),
         check=True,
         stdin=subprocess.DEVNULL,
