@@ -158,6 +158,8 @@ int lpd_helper_run(struct lpd_worker *worker, uint32_t number)
 				nr_idle++;
 				continue;
 			}
+			/* It has just been woken: perhaps in somebody's place.
+			 */
 			struct progress at = {.since_yield = CLAIM_SIZE};
 			while (fill_piece(job, &at, helper->bytes))
 				;
@@ -214,18 +216,16 @@ static uint32_t gather_job(const struct lpd_session *session,
 }
 
 /* False if there is nothing for a helper. */
-static bool offer(struct lpd_session *session, struct lpd_helper *helper,
-		  struct lpd_job *job)
+static bool offer(struct lpd_session *session, struct lpd_job *job)
 {
 	while (gather_job(session, job) < MIN_JOB_PAGES)
 		if (!take_area(session))
 			return false;
 	job->session = session;
-	job->helper = helper;
 	job->fd = session->fd;
 	job->sources = session->sources;
 	job->nr_filled = 0;
-	job->counted = 0;
+	job->closed = 0;
 	job->nr_counted = 0;
 	session->nr_jobs++;
 	session->help_addr = job_end(job);
@@ -249,8 +249,7 @@ void lpd_helpers_offer(struct lpd_worker *worker, struct lpd_session *session)
 			continue;
 		for (unsigned int j = 0; j < LPD_NR_JOBS; j++)
 			if (job_state(&helper->jobs[j]) == LPD_JOB_FREE)
-				offered |= offer(session, helper,
-						 &helper->jobs[j]);
+				offered |= offer(session, &helper->jobs[j]);
 		if (offered)
 			lpd_helper_wake(helper);
 	}
@@ -305,9 +304,9 @@ static uint64_t count(struct lpd_job *job)
 /* The last that is counted of a job. */
 static void close_books(struct lpd_job *job, bool ended)
 {
-	if (job->counted)
+	if (job->closed)
 		return;
-	job->counted = 1;
+	job->closed = 1;
 	uint64_t addr = count(job);
 	if (addr)
 		go_back(job->session, addr, ended);
@@ -318,37 +317,6 @@ static void free_job(struct lpd_job *job)
 	job->session->nr_jobs--;
 	job->session = NULL;
 	__atomic_store_n(&job->state, LPD_JOB_FREE, __ATOMIC_RELEASE);
-}
-
-/* Wait until a helper claims nothing more of a job; return its state. */
-static uint32_t suspend(const struct lpd_worker *worker, struct lpd_job *job)
-{
-	uint64_t began_ns = lpd_now_ns();
-	uint32_t state;
-
-	while ((state = job_state(job)) == LPD_JOB_FILLING ||
-	       ((state == LPD_JOB_OFFERED || state == LPD_JOB_READING) &&
-		!change_state(job, state, state | LPD_JOB_SUSPENDED)))
-		/* It is FILLING, perhaps on this very processor. */
-		sched_yield();
-	uint64_t now = lpd_now_ns();
-	if (now - began_ns > worker->helper_wait_ns)
-		job->helper->rests_until_ns =
-			now + RESTS_FOR_WAIT * (now - began_ns);
-	return job_state(job);
-}
-
-static void take_back(const struct lpd_worker *worker, struct lpd_job *job)
-{
-	uint32_t state = suspend(worker, job);
-
-	/* Of one that is READING, the helper still has to let go. */
-	close_books(job, state == LPD_JOB_ENDED);
-	if (state == (LPD_JOB_OFFERED | LPD_JOB_SUSPENDED))
-		free_job(job);
-	else
-		change_state(job, LPD_JOB_READING | LPD_JOB_SUSPENDED,
-			     LPD_JOB_REVOKED);
 }
 
 /* The slots of all helpers, by number. */
@@ -362,23 +330,56 @@ static struct lpd_job *job_in(struct lpd_worker *worker, unsigned int i)
 	return &worker->helpers[i / LPD_NR_JOBS].jobs[i % LPD_NR_JOBS];
 }
 
+/* Wait until a helper claims nothing more of a job; return its state. */
+static uint32_t suspend(struct lpd_worker *worker, unsigned int slot)
+{
+	struct lpd_job *job = job_in(worker, slot);
+	uint64_t began_ns = lpd_now_ns();
+	uint32_t state;
+
+	while ((state = job_state(job)) == LPD_JOB_FILLING ||
+	       ((state == LPD_JOB_OFFERED || state == LPD_JOB_READING) &&
+		!change_state(job, state, state | LPD_JOB_SUSPENDED)))
+		/* It is FILLING, perhaps on this very processor. */
+		sched_yield();
+	uint64_t now = lpd_now_ns();
+	if (now - began_ns > worker->helper_wait_ns)
+		worker->helpers[slot / LPD_NR_JOBS].rests_until_ns =
+			now + RESTS_FOR_WAIT * (now - began_ns);
+	return job_state(job);
+}
+
+static void take_back(struct lpd_worker *worker, unsigned int slot)
+{
+	struct lpd_job *job = job_in(worker, slot);
+	uint32_t state = suspend(worker, slot);
+
+	/* Of one that is READING, the helper still has to let go. */
+	close_books(job, state == LPD_JOB_ENDED);
+	if (state == (LPD_JOB_OFFERED | LPD_JOB_SUSPENDED))
+		free_job(job);
+	else
+		change_state(job, LPD_JOB_READING | LPD_JOB_SUSPENDED,
+			     LPD_JOB_REVOKED);
+}
+
 void lpd_helpers_suspend(struct lpd_worker *worker, struct lpd_session *session)
 {
 	for (unsigned int i = 0; session->nr_jobs && i < nr_slots(worker);
 	     i++) {
 		struct lpd_job *job = job_in(worker, i);
 
-		if (job->session != session || job->counted)
+		if (job->session != session || job->closed)
 			continue;
-		suspend(worker, job);
+		suspend(worker, i);
 		/* What nobody has noted is missing to whoever takes over. */
 		count(job);
 	}
 }
 
-void lpd_helpers_resume(struct lpd_worker *worker)
+void lpd_helpers_resume(struct lpd_worker *worker, struct lpd_session *session)
 {
-	for (unsigned int i = 0; i < nr_slots(worker); i++)
+	for (unsigned int i = 0; session->nr_jobs && i < nr_slots(worker); i++)
 		__atomic_fetch_and(&job_in(worker, i)->state,
 				   ~LPD_JOB_SUSPENDED, __ATOMIC_RELEASE);
 }
@@ -392,10 +393,10 @@ bool lpd_helpers_revoke(struct lpd_worker *worker, struct lpd_session *session,
 	     i++) {
 		struct lpd_job *job = job_in(worker, i);
 
-		if (job->session != session || job->counted ||
+		if (job->session != session || job->closed ||
 		    !lpd_overlap(job->runs[0].start, job_end(job), start, end))
 			continue;
-		take_back(worker, job);
+		take_back(worker, i);
 		/* What it has not done is the worker's again. */
 		session->waits_for_help = 0;
 		revoked = true;

@@ -427,7 +427,7 @@ void lpd_helpers_offer(struct lpd_worker *worker, struct lpd_session *session);
  */
 void lpd_helpers_suspend(struct lpd_worker *worker,
 			 struct lpd_session *session);
-void lpd_helpers_resume(struct lpd_worker *worker);
+void lpd_helpers_resume(struct lpd_worker *worker, struct lpd_session *session);
 
 /*
  * Let no helper fill anything of a session between start and end from now on,

@@ -724,10 +724,9 @@ struct lpd_job {
 	/* The helper's, while it is FILLING. */
 	uint32_t nr_filled; /* pages, from the first run on */
 	/* The worker's own. */
-	uint32_t counted;    /* all that was filled is */
-	uint32_t nr_counted; /* pages, of those that were */
+	uint32_t nr_counted; /* pages, of those that were filled */
+	uint32_t closed;     /* and that was all of them */
 	struct lpd_session *session;
-	struct lpd_helper *helper;
 };
 
 /* A thread that fills for a worker; bytes are set as a worker's. */

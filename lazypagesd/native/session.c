@@ -94,7 +94,7 @@ static void list_events(struct lpd_session *session)
 	}
 }
 
-/* The same, with the events listed; once there are any, no helper fills. */
+/* Read on, and list the events: once there is one, no helper fills. */
 static int read_messages(struct lpd_session *session)
 {
 	struct lpd_worker *worker = session->worker;
@@ -106,7 +106,7 @@ static int read_messages(struct lpd_session *session)
 	if (rc < 0 || session->nr_events)
 		lpd_helpers_revoke(worker, session, 0, UINT64_MAX);
 	else
-		lpd_helpers_resume(worker);
+		lpd_helpers_resume(worker, session);
 	return rc;
 }
 
