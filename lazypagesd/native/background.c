@@ -2,7 +2,7 @@
  * background.c: what is filled though nobody waits for it: the neighbourhood
  * of a page that was faulted at, and then all the rest, in address order.
  */
-#include "internal.h"
+#include "helper.h"
 
 #define MIN_WINDOW_PAGES 16  /* 64 KiB */
 #define MAX_WINDOW_PAGES 256 /* 1 MiB */

@@ -3,7 +3,7 @@
  */
 #include <errno.h>
 
-#include "internal.h"
+#include "helper.h"
 
 /* Is a fault about a huge page that has been filled since it was read? */
 static bool came_since(const struct lpd_session *session,

@@ -698,7 +698,7 @@ struct lpd_read {
 };
 
 /*
- * Pages that a helper is to fill: see helper.c.  The worker fills in a slot and
+ * Pages that a helper is to fill: see jobs.c.  The worker fills in a slot and
  * sets it OFFERED; the helper begins it (READING), claims each piece (FILLING)
  * and lets go of it (READING), and sets it ENDED; the worker sets it FREE.  The
  * worker may set it REVOKED in between, or SUSPENDED in addition for a moment,

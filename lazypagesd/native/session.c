@@ -12,7 +12,7 @@
  */
 #include <errno.h>
 
-#include "internal.h"
+#include "helper.h"
 
 /*
  * Moments in which a fill gets no EAGAIN can be few, so that one that was
@@ -102,7 +102,7 @@ static int read_messages(struct lpd_session *session)
 	lpd_helpers_suspend(worker, session);
 	int rc = read_more(session);
 	list_events(session);
-	/* Of what an event says, helpers know nothing: see helper.c. */
+	/* Of what an event says, helpers know nothing: see jobs.c. */
 	if (rc < 0 || session->nr_events)
 		lpd_helpers_revoke(worker, session, 0, UINT64_MAX);
 	else
