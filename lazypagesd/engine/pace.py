@@ -63,7 +63,7 @@ class Pace:
         return str(self.rate)
 
 
-EAGER = Pace(2**64 - 1)  # as fast as it goes: LPD_DRAIN_EAGER of native.h
+EAGER = Pace(2**64 - 1)  # as fast as it goes: LPD_DRAIN_EAGER of types.h
 LAZY = Pace(0)  # nothing but what is touched: LPD_DRAIN_LAZY
 ENDS = {"eager": EAGER, "lazy": LAZY}
 

@@ -1,7 +1,7 @@
 """The flight recorder of a worker: its last faults, and what else it did, as values.
 
 It lies in a memfd, which outlives the daemon: the worker of that number in the next one goes on
-in it.  How a reader tells what is whole is in native.h.
+in it.  How a reader tells what is whole is in recorder.h.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """struct lpd_counters of native.h, field by field, with the image's pages beside it.
+    """struct lpd_counters of state.h, field by field, with the image's pages beside it.
 
     *latencies* has one for each of KINDS.
     """

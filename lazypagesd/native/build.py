@@ -13,6 +13,7 @@ thread) links the sanitizers in.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,10 +34,19 @@ GENERATED = """\
 """
 
 
-def declarations(header: Path) -> str:
-    """Return *header* without its preprocessor lines: what cffi parses."""
-    lines = header.read_text().splitlines()
-    return "\n".join("" if line.lstrip().startswith("#") else line for line in lines)
+def declarations(header: Path, seen: set[Path] | None = None) -> str:
+    """Return what cffi parses: *header* and, each once, those beside it that it includes, without
+    their preprocessor lines."""
+    seen = set() if seen is None else seen
+    seen.add(header)
+    text = []
+    for line in header.read_text().splitlines():
+        if included := re.match('#include "(.*)"', line):
+            part = header.parent / included[1]
+            text += [] if part in seen else [declarations(part, seen)]
+        elif not line.lstrip().startswith("#"):
+            text.append(line)
+    return "\n".join(text)
 
 
 def extension(name: str, header: Path, sources: Iterable[Path], depends: Iterable[Path]) -> FFI:

@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <stdbool.h>
 
-#include "native.h"
+#include "image_map.h"
 
 struct flattening {
 	const struct lpd_chain *chain;

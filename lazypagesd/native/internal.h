@@ -158,7 +158,7 @@ struct lpd_protocol {
 	/* Make a FORK one without a child; a single store. */
 	void (*disown)(uint8_t *raw);
 	/*
-	 * As lpd_uffd_copy(), lpd_uffd_zeropage() and so on in native.h.
+	 * As lpd_uffd_copy(), lpd_uffd_zeropage() and so on in uffd.h.
 	 */
 	int64_t (*copy)(int fd, uint64_t addr, const void *bytes, uint64_t len);
 	int64_t (*zeropage)(int fd, uint64_t addr, uint64_t len);

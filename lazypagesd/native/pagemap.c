@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "native.h"
+#include "image_map.h"
 
 /* Field numbers of CRIU's pagemap_entry. */
 enum {

@@ -13,7 +13,7 @@ from lazypagesd.errors import SourceError
 
 
 class Kind(enum.IntEnum):
-    """How a source is read: enum lpd_source_kind of native.h, which a test holds it to."""
+    """How a source is read: enum lpd_source_kind of session.h, which a test holds it to."""
 
     CACHED = 1
     MEMORY = 2

@@ -35,7 +35,7 @@ def newer(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The command of a build whose states are of the version after ours."""
     directory = tmp_path_factory.mktemp("newer")
     copy_package(directory)
-    header = directory / "lazypagesd/native/native.h"
+    header = directory / "lazypagesd/native/state.h"
     text = header.read_text()
     ours, theirs = (f"LPD_STATE_VERSION = {number}," for number in (VERSION, VERSION + 1))
     assert text.count(ours) == 1

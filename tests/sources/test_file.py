@@ -16,7 +16,7 @@ CACHING = {"ext4", "xfs", "btrfs"}
 
 
 def test_kinds_have_the_numbers_of_the_data_plane() -> None:
-    """Each kind is what native.h calls by its name."""
+    """Each kind is what session.h calls by its name."""
     assert {kind: getattr(lib, f"LPD_SOURCE_{kind.name}") for kind in Kind} == {
         kind: kind.value for kind in Kind
     }
