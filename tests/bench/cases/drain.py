@@ -61,8 +61,8 @@ def drain_alone(bench: Bench) -> Outcome:
 def drain_while_faulting(bench: Bench) -> Outcome:
     """A thread faults at random while the rest is filled.
 
-    The first rival does nothing but answer; the second fills the rest as well.  Of all touches,
-    with the first each is a fault: so they are compared as well, of which there are as many.
+    The first rival does nothing but answer; the second fills the rest as well.  Faults are fewer
+    the faster the rest is filled, and touches are as many: so these are compared, too.
     """
     scene = bench.handed_over(layout(bench))
     touching = Touching("random")

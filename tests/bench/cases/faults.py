@@ -20,7 +20,6 @@ from tests.bench.handlers import (
     BARE_POLLING,
     OURS_LAZY,
     Handler,
-    Ours,
     Serving,
     pinned,
 )
@@ -50,6 +49,7 @@ while True:
 # One processor for the daemon, and with it one worker for both sessions; and the other.
 ONE_CPU = "0"
 OTHER_CPU = "1"
+OURS_LAZY_ON_ONE = replace(OURS_LAZY, cpus=ONE_CPU)
 
 
 def layout(bench: Bench) -> Layout:
@@ -129,7 +129,7 @@ def busy_fault(bench: Bench) -> Outcome:
     def beside(name: str, cpus: str) -> Outcome:
         touching = Touching("random", 1, nr_touches, cpus=cpus)
         return race(
-            lambda: scene.touch(replace(OURS_LAZY, cpus=ONE_CPU), touching),
+            lambda: scene.touch(OURS_LAZY_ON_ONE, touching),
             Rival(
                 "bare loop",
                 lambda: scene.touch(replace(BARE, cpus=ONE_CPU), touching),
@@ -180,14 +180,13 @@ def cold_file(bench: Bench) -> Outcome:
     """
     scene = bench.handed_over(Layout(bench.pick(512 * MIB_PAGES, MIB_PAGES), nr_sessions=2))
     files = sorted(scene.images.glob("pages-*.img"))
-    handler: Handler = Ours(("--drain", "lazy"), cpus=ONE_CPU)
     touching = Touching("random", 2, bench.pick(20_000, 50), own=True)
 
     def touch(*, beside_cold: bool) -> Sample:
         warm(*files)
         if beside_cold:
             drop(files[1])
-        return scene.touch(handler, touching)
+        return scene.touch(OURS_LAZY_ON_ONE, touching)
 
     other = scene.images / "read-by-others"
     shutil.copyfile(files[1], other)
@@ -197,7 +196,7 @@ def cold_file(bench: Bench) -> Outcome:
         warm(*files)
         drop(other)
         with reading(other):
-            return scene.touch(handler, replace(touching, nr_threads=1, own=False))
+            return scene.touch(OURS_LAZY_ON_ONE, replace(touching, nr_threads=1, own=False))
 
     return race(
         lambda: touch(beside_cold=True),
