@@ -212,6 +212,7 @@ async def test_what_a_retry_fills_beyond_its_page_is_on_record(refusal: Refusal,
     assert await victim.end_reading() == image.bytes(at(0), 1)
     await bed.until_counted(nr_missing=0)
     [recorder] = bed.engine.recorders
+    await bed.until(lambda: recorder.faults.nr_written == 1, "a fault on record")
     [fault] = all_of(recorder.faults)
     assert (fault.kind, fault.outcome) == ("retry", "filled")
     assert fault.tries > 3

@@ -17,7 +17,7 @@ from lazypagesd.service.manager.interface import FILE
 from lazypagesd.service.metrics.systemd import TEXT as METRICS_TEXT
 from lazypagesd.service.varlink.interface import Interface
 from lazypagesd.service.varlink.service import SERVICE_TEXT
-from tests.service.daemon import DEADLINE_S
+from tests.service.daemon import DEADLINE_S, wait_until
 from tests.service.serving import PAGE_SIZE, Server
 from tests.service.stage import BASE, Restored, Stage
 
@@ -121,6 +121,18 @@ class Lazy:
         addr = BASE + page * PAGE_SIZE
         seen = asyncio.run(self.restored.victim.read(addr, nr_pages))
         assert seen == self.restored.image.bytes(addr, nr_pages)
+
+    def fault(self, page: int) -> None:
+        """Let the process fault at a page, which is right, and wait until that is on record: it
+        goes on before."""
+        self.read(page)
+        addr = BASE + page * PAGE_SIZE
+
+        def on_record() -> list[int]:
+            faults = self.asker.call("GetFaults", session="1/0")["faults"]
+            return [fault["addr"] for fault in faults]
+
+        wait_until(lambda: addr in on_record(), lambda: f"{addr:#x} in {on_record()}")
 
     def close(self) -> None:
         """Leave the daemon."""

@@ -265,14 +265,18 @@ def test_page_that_cannot_be_filled_is_explained_and_retried(stage: Stage) -> No
         return await reading
 
     assert asyncio.run(read()) == restored.image.bytes(BASE, 1)
-    [last] = lazy.asker.call("GetFaults", session="1/0", limit=1)["faults"]
-    assert (last["addr"], last["outcome"]) == (BASE, "filled")
+
+    def last() -> tuple[int, str]:
+        [fault] = lazy.asker.call("GetFaults", session="1/0", limit=1)["faults"]
+        return fault["addr"], fault["outcome"]
+
+    wait_until(lambda: last() == (BASE, "filled"), lambda: str(last()))
     lazy.close()
 
 
 def test_process_that_waits_for_nothing_is_told_so(lazy: Lazy) -> None:
     """It waits for something else, and what is missing is named."""
-    lazy.read(0)
+    lazy.fault(0)
     [explanation] = lazy.asker.call("Explain", session="1/0")["explanations"]
     assert "waits for nothing of ours: 140 of 141 pages are missing" in explanation["because"]
     assert explanation["last"][-1]["addr"] == BASE

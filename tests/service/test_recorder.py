@@ -24,13 +24,15 @@ __all__ = ["scene", "victim_program"]
 pytestmark = pytest.mark.uffd
 
 
+def on_record(memfd: int) -> list[Fault]:
+    """Return what one worker has on record; the memfd, which the call owns, is closed."""
+    with Recorder.take_over(memfd) as recorder:
+        return [fault for faults in recorder.faults.read() for fault in faults]
+
+
 def faults(manager: Manager) -> list[Fault]:
     """Return what is on record in the store, of all workers."""
-    found = []
-    for fd in manager.recorders():
-        with Recorder.take_over(os.dup(fd)) as recorder:
-            found += [fault for faults in recorder.faults.read() for fault in faults]
-    return found
+    return [fault for fd in manager.recorders() for fault in on_record(os.dup(fd))]
 
 
 def pages(manager: Manager, session: int) -> list[int]:
@@ -97,13 +99,17 @@ def test_keeper_has_the_recorder(stage: DropinStage) -> None:
     kill_and_wait(daemon)
     assert restorer.read(7, 5) == "right"
     [pid] = daemons(daemon)
-    found: list[Fault] = []
-    for path in Path(f"/proc/{pid}/fd").iterdir():
-        if MEMFD_NAME in os.fspath(path.readlink()):
-            with Recorder.take_over(os.open(path, os.O_RDWR)) as recorder:
-                found += [fault for faults in recorder.faults.read() for fault in faults]
-    assert len(found) == 2
-    assert {fault.session for fault in found} == {1}
+
+    def found() -> list[Fault]:
+        return [
+            fault
+            for path in Path(f"/proc/{pid}/fd").iterdir()
+            if MEMFD_NAME in os.fspath(path.readlink())
+            for fault in on_record(os.open(path, os.O_RDWR))
+        ]
+
+    wait_until(lambda: len(found()) == 2, lambda: str(found()))
+    assert {fault.session for fault in found()} == {1}
     restorer.check(7, NR_PAGES)
 
 

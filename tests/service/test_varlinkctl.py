@@ -36,7 +36,7 @@ def varlinkctl(repository: Path) -> Path:
 def lazy(stage: Stage) -> Iterator[Lazy]:
     """A process that is filled only where it is touched, and has touched a page."""
     lazy = lazily_served(stage)
-    lazy.read(3)
+    lazy.fault(3)
     yield lazy
     lazy.close()
 
