@@ -15,6 +15,7 @@ from typing import TypeVar
 from lazypagesd.closing import Closing
 from tests.bench.handlers import BenchError, pinned
 from tests.bench.layout import Layout
+from tests.bench.machine import warm_memory
 from tests.bench.scenes import Dumped, HandedOver, Sample
 
 SOURCES = Path(__file__).parent
@@ -81,6 +82,7 @@ class Bench(Closing):
     def copy(self, layout: Layout, nr_threads: int, *, cpus: str = "") -> Sample:
         """Fill the memory of a dense layout with a plain loop of UFFDIO_COPY."""
         [pages] = self.handed_over(layout).images.glob("pages-*.img")
+        warm_memory(layout.used_bytes)
         said = self.run("copyloop", pages, str(layout.nr_pages), str(nr_threads), cpus=cpus)
         sample: Sample = json.loads(said)
         if sample["nr_wrong"]:

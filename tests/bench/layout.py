@@ -41,6 +41,11 @@ class Layout:
         return self.run or self.session_pages
 
     @property
+    def used_bytes(self) -> int:
+        """How much memory it takes to be filled, and a little more, for what maps it."""
+        return (self.nr_written or self.nr_pages) * PAGE_SIZE * 5 // 4
+
+    @property
     def words(self) -> list[str]:
         """What the programs are told."""
         written = self.nr_written or self.nr_pages

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tests.bench.handlers import DEADLINE_S, BenchError, Handler, Serving, pinned
 from tests.bench.layout import Layout
+from tests.bench.machine import warm_memory
 from tests.criu.harness import Bed
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class HandedOver:
             serving.settle()
             if before is not None:
                 before(serving)
+            warm_memory(self._layout.used_bytes)
             process = self._start(touching, Path(name), linger=look is not None)
             try:
                 said = listen(process, serving)
@@ -179,6 +181,7 @@ class Dumped:
         result.unlink(missing_ok=True)
         (self._bed.out / "go").write_text(" ".join(touching.words(self._layout)))
         work = Path(tempfile.mkdtemp(dir=self._bench.directory))
+        warm_memory(self._layout.used_bytes)
         with Serving(self._bench, handler, self.images, work) as serving:
             restored = subprocess.Popen(
                 [*NAMESPACE, "sh", "-c", FOREVER, "sh", *self._restore(work)],
