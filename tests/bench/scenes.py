@@ -130,9 +130,8 @@ class HandedOver:
             warm_memory(self._layout.used_bytes)
             process = self._start(touching, Path(name), linger=look is not None)
             try:
-                said = listen(process, serving)
-                sample = checked(said, self._layout, touching)
-                sample |= figures_of(serving)
+                said, figures = listen(process, serving)
+                sample = checked(said, self._layout, touching) | figures
                 if look is not None:
                     sample |= look(serving)
                     process.kill()
@@ -215,15 +214,17 @@ class Dumped:
             self._bed.close()
 
 
-def listen(process: subprocess.Popen[str], serving: Serving) -> str:
-    """Return what the process says; fail if who serves it has failed."""
+def listen(process: subprocess.Popen[str], serving: Serving) -> tuple[str, dict[str, float]]:
+    """Return what the process says, and what the handler had needed when it began to: it has its
+    pages then, and may still look at them.  Fail if who serves it has failed."""
     assert process.stdout is not None
     end = time.monotonic() + DEADLINE_S
     while not select.select([process.stdout], [], [], 0.5)[0]:
         serving.check()
         if time.monotonic() > end:
             raise BenchError(f"{serving.command}: the process waits for ever")
-    return process.stdout.readline()
+    figures = figures_of(serving)
+    return process.stdout.readline(), figures
 
 
 def wait_for(
