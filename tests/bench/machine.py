@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import subprocess
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,17 @@ def warm_memory(nr_bytes: int) -> None:
     with mmap.mmap(-1, nr_bytes, flags=flags) as memory:
         memory.madvise(mmap.MADV_NOHUGEPAGE)
         memory.madvise(MADV_POPULATE_WRITE)
+
+
+def interrupts() -> Counter[int]:
+    """Count how often devices have interrupted each processor."""
+    header, *lines = Path("/proc/interrupts").read_text().splitlines()
+    cpus = [int(name.removeprefix("CPU")) for name in header.split()]
+    found: Counter[int] = Counter()
+    for irq, *counts in map(str.split, lines):
+        if irq.rstrip(":").isdigit():  # or else it is a processor's own
+            found.update(dict(zip(cpus, map(int, counts[: len(cpus)]), strict=True)))
+    return found
 
 
 def first(pattern: str, path: str) -> str:

@@ -41,7 +41,8 @@ class Touching:
 
     Between two of its touches a thread computes for *pause_ns*, or sleeps if it is *asleep*.
     With *own* each thread has a session, of as many touches, until the first thread is done.
-    A process that hands itself over may run on *cpus* alone, if there are any.
+    A process that hands itself over may run on *cpus* alone, if there are any; *at_once*, it runs
+    as soon as it is woken, whoever else would like to.
     """
 
     order: str = "random"
@@ -51,6 +52,7 @@ class Touching:
     asleep: bool = False
     own: bool = False
     cpus: str = ""
+    at_once: bool = False
 
     def words(self, layout: Layout, *, linger: bool = False) -> list[str]:
         """Return what toucher.c is told."""
@@ -145,8 +147,9 @@ class HandedOver:
     def _start(self, touching: Touching, work: Path, *, linger: bool) -> subprocess.Popen[str]:
         program = self._bench.program("toucher")
         words = touching.words(self._layout, linger=linger)
+        scheduled = ["chrt", "--fifo", "1"] if touching.at_once else []
         return subprocess.Popen(
-            [*pinned(touching.cpus), program, "handoff", *self._layout.words, *words],
+            [*pinned(touching.cpus), *scheduled, program, "handoff", *self._layout.words, *words],
             cwd=work,
             stdout=subprocess.PIPE,
             text=True,
