@@ -323,7 +323,6 @@ static void keep(const struct lpd_keeper *keeper)
 	/* Whoever ends the daemon with all that is around it means us last. */
 	for (int number = 1; number < NSIG; number++)
 		signal(number, number == SIGCHLD ? SIG_DFL : SIG_IGN);
-	prctl(PR_SET_NAME, "lazypagesd-keep");
 	while (poll(&poller, 1, -1) < 1)
 		;
 	if (__atomic_load_n(&keeper->shared->over, __ATOMIC_ACQUIRE))
@@ -341,9 +340,22 @@ static void keep(const struct lpd_keeper *keeper)
 
 int lpd_keeper_start(const struct lpd_keeper *keeper)
 {
-	long pid = syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
+	char name[16];
+	sigset_t all, before;
 
+	/*
+	 * It is born deaf, and with its name: it may have to wait long before
+	 * it runs, and nobody is to take it for the daemon meanwhile.
+	 */
+	prctl(PR_GET_NAME, name);
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	prctl(PR_SET_NAME, "lazypagesd-keep");
+	long pid = syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
 	if (!pid)
 		keep(keeper);
-	return pid < 0 ? -errno : pid;
+	int error = errno;
+	prctl(PR_SET_NAME, name);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	return pid < 0 ? -error : pid;
 }

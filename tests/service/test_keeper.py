@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -13,6 +15,27 @@ from tests.support import memory_cgroup
 from tests.support.memory_cgroup import MemoryCgroup
 
 pytestmark = pytest.mark.uffd
+
+# Make keepers that do not get to run before they have been looked at; and then look at oneself.
+BIRTHS = """
+import os
+from pathlib import Path
+from lazypagesd.keeper import Keeper
+
+def look(pid):
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    status = dict(line.split(":\\t", 1) for line in lines)
+    print(status["Name"], int(status["SigBlk"], 16) | int(status["SigIgn"], 16))
+
+os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+for _ in range(20):
+    keeper = Keeper({})
+    keeper.start()
+    look(keeper.pid)
+look(os.getpid())
+"""
+# What somebody may send to all that is around a daemon.
+SENT_TO_ALL = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
 
 
 def daemons(daemon: Daemon) -> list[int]:
@@ -27,8 +50,7 @@ def keepers(daemon: Daemon) -> list[int]:
 
 def kill_and_wait(daemon: Daemon, number: signal.Signals = signal.SIGKILL) -> None:
     """Kill the daemon that serves, and wait for the next one to have taken over."""
-    # A keeper goes by the daemon's name until it has begun.
-    wait_until(lambda: len(keepers(daemon)) == 1, lambda: f"a keeper: {daemon.log}")
+    wait_until(lambda: len(keepers(daemon)) == 1, lambda: f"one keeper: {daemon.log}")
     [serving] = daemons(daemon)
     [keeper] = keepers(daemon)
     os.kill(serving, number)
@@ -42,6 +64,19 @@ def start(stage: Stage, *options: str) -> Daemon:
     daemon = stage.start("-v", *options, keeper=True)
     daemon.wait_ready()
     return daemon
+
+
+def test_keeper_is_one_from_its_birth() -> None:
+    """It goes by its own name, and hears no signal, however long it has to wait until it runs;
+    the daemon is as it was."""
+    command = [sys.executable, "-c", BIRTHS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    *born, daemon = [line.split() for line in done.stdout.splitlines()]
+    deaf_to = sum(1 << number - 1 for number in SENT_TO_ALL)
+    assert {name for name, _ in born} == {KEEPER}
+    assert all(int(mask) & deaf_to == deaf_to for _, mask in born)
+    assert daemon[0] != KEEPER
+    assert int(daemon[1]) & (1 << signal.SIGTERM - 1) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
