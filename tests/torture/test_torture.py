@@ -85,7 +85,7 @@ def test_no_page_is_wrong_when_the_daemon_is_killed(
     settings = Settings(seconds=4, nr_threads=4, nr_processes=2, nr_kills=12)
     result = run_round(program, tmp_path / "round", seed, settings)
     assert not result.finding, result.finding
-    assert result.nr_takeovers >= 2
+    assert result.nr_takeovers >= 1
 
 
 @pytest.mark.parametrize("seed", range(100, 130))
