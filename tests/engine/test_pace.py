@@ -234,17 +234,16 @@ async def test_small_session_is_not_starved_by_a_large_one(asked: None, bed: Bed
         bed.image(*((page, 1) for page in range(0, 2 * nr_large, 2))),
     )
     small, small_image = bed.victim((0, 64)), bed.image((0, 64))
-    left = []
-    session = bed.attach(large, large_image)
-    bed.attach(small, small_image)
-    watched = bed.roots[1]
-    watched.on_end = lambda _: left.append(session.counters.nr_missing)
+    session, watched = bed.attach(large, large_image), bed.attach(small, small_image)
     bed.restore.release()
-    await bed.until(lambda: bool(left), "the end of the small one")
-    assert watched.end is End.DRAINED
-    assert left[0] > nr_large // 2
-    await check(small, small_image, 0, 64)
+    await bed.until_ended(watched, End.DRAINED)
     await bed.until_ended(session, End.DRAINED)
+    [recorder] = bed.engine.recorders
+    filled = [step for steps in recorder.steps.read() for step in steps]
+    last = max(i for i, step in enumerate(filled) if step.session == watched.id)
+    before = sum(step.len for step in filled[:last] if step.session == session.id)
+    assert before < nr_large // 2 * PAGE_SIZE
+    await check(small, small_image, 0, 64)
 
 
 # ---- what is said of it ----

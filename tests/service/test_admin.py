@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -144,9 +145,14 @@ def test_faults_and_steps_are_on_record(lazy: Lazy) -> None:
 def test_fork_is_on_record_with_its_child(lazy: Lazy) -> None:
     """The child's session is listed, without a pid, and named by the step that made it."""
     asyncio.run(lazy.restored.victim.fork())
-    sessions = lazy.asker.call("ListSessions", restore=1)["sessions"]
-    assert [session["id"] for session in sessions] == ["1/0", "1/0.1"]
-    assert "pid" not in sessions[1]
+
+    def sessions() -> list[dict[str, Any]]:
+        return list(lazy.asker.call("ListSessions", restore=1)["sessions"])
+
+    # Whoever forks goes on before it is listed.
+    wait_until(lambda: len(sessions()) == 2, lambda: str(sessions()))
+    assert [session["id"] for session in sessions()] == ["1/0", "1/0.1"]
+    assert "pid" not in sessions()[1]
     [step] = lazy.asker.call("GetSteps", session="1/0")["steps"]
     assert (step["kind"], step["child"]) == ("fork", "1/0.1")
 
