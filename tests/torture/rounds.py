@@ -11,7 +11,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -141,6 +141,24 @@ def run_round(
     log = work / "daemon.log"
     nr_takeovers = log.read_text().count("taken over") if log.exists() else 0
     return replace(judge(seed, processes, outputs, code, printed), nr_takeovers=nr_takeovers)
+
+
+def run_until(
+    happened: Callable[[Result], bool],
+    program: Path,
+    directory: Path,
+    seed: int,
+    settings: Settings,
+    interpreter: Interpreter = DEFAULT,
+) -> Result:
+    """Run a round, and again for longer if it has been over before that *happened*, as it may on a
+    busy machine; not after a finding."""
+    for times in (1, 3, 9):
+        longer = replace(settings, seconds=times * settings.seconds)
+        result = run_round(program, directory, seed, longer, interpreter)
+        if result.finding or happened(result):
+            break
+    return result
 
 
 def crashing(interpreter: Interpreter, directory: Path, settings: Settings) -> Interpreter:
