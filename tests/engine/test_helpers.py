@@ -15,6 +15,7 @@ from lazypagesd.sources.testing import Delayed
 from tests.engine.bed import Bed, Runs, at, check, check_zero
 from tests.engine.test_hammer import HAMMERS
 from tests.support.image import Image, wrong_pages
+from tests.support.rings import all_of
 from tests.support.victim import DEADLINE_S, Victim
 
 pytestmark = pytest.mark.uffd
@@ -31,7 +32,7 @@ def help_always(bed: Bed) -> None:
 
 def drained(bed: Bed) -> list[int]:
     """Return the addresses at which drain has filled, one after the other."""
-    steps = [step for steps in bed.engine.recorders[0].steps.read() for step in steps]
+    steps = all_of(bed.engine.recorders[0].steps)
     return [step.addr for step in steps if step.kind == StepKind.DRAIN]
 
 

@@ -16,6 +16,7 @@ from lazypagesd.sources.file import FileSource, Kind
 from tests.engine.bed import Bed, at, check, check_zero
 from tests.support.image import Image
 from tests.support.refusal import Refusal
+from tests.support.rings import all_of
 from tests.support.victim import Victim
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ async def test_small_session_is_not_starved_by_a_large_one(asked: None, bed: Bed
     await bed.until_ended(watched, End.DRAINED)
     await bed.until_ended(session, End.DRAINED)
     [recorder] = bed.engine.recorders
-    filled = [step for steps in recorder.steps.read() for step in steps]
+    filled = all_of(recorder.steps)
     last = max(i for i, step in enumerate(filled) if step.session == watched.id)
     before = sum(step.len for step in filled[:last] if step.session == session.id)
     assert before < nr_large // 2 * PAGE_SIZE

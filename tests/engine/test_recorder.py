@@ -11,10 +11,8 @@ from lazypagesd.engine.engine import Engine
 from lazypagesd.engine.recorder import (
     FAULT_LAYOUT,
     STEP_LAYOUT,
-    Entry,
     Fault,
     Recorder,
-    Ring,
     Step,
     StepKind,
 )
@@ -23,6 +21,7 @@ from lazypagesd.images.mm import PAGE_SIZE
 from lazypagesd.native import ffi, lib
 from tests.engine.bed import Bed, at, check
 from tests.support.refusal import Refusal
+from tests.support.rings import all_of
 
 CAPACITY = lib.LPD_RECORDER_FAULTS
 # As a worker writes faults that are all alike: address, offset and time say which it is.
@@ -52,11 +51,6 @@ def numbers(faults: list[Fault]) -> list[int]:
     """Return which faults these are; each is what it was written as."""
     assert all(each.time_ns == each.addr == each.offset == each.latency_ns for each in faults)
     return [each.addr for each in faults]
-
-
-def all_of(ring: Ring[Entry], sessions: set[int] | None = None) -> list[Entry]:
-    """Return all entries, the oldest first."""
-    return [entry for entries in ring.read(sessions) for entry in entries]
 
 
 def test_layouts_are_those_of_c() -> None:

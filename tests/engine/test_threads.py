@@ -10,6 +10,7 @@ from lazypagesd.engine.session import Session, ThreadLoss
 from lazypagesd.kernel.uffd import Feature
 from lazypagesd.native import lib
 from tests.engine.bed import Bed, at
+from tests.support.rings import all_of
 from tests.support.victim import Victim
 
 pytestmark = pytest.mark.uffd
@@ -45,7 +46,9 @@ async def test_threads_are_told_apart(bed: Bed) -> None:
     assert threads == sorted(threads, key=lambda thread: -thread.lost_ns)
     assert sum(thread.lost_ns for thread in threads) == bed.counters.latency.sum_ns
     [recorder] = bed.engine.recorders
-    on_record = [fault.tid for faults in recorder.faults.read() for fault in faults]
+    # Which comes after it has been counted.
+    await bed.until(lambda: recorder.faults.nr_written == 16, "the last one on record")
+    on_record = [fault.tid for fault in all_of(recorder.faults)]
     assert sorted(on_record) == sorted(list(tids) * 4)
 
 

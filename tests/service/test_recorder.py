@@ -17,6 +17,7 @@ from tests.service.scene import LAZY, Scene, scene
 from tests.service.serving import FINISHED, PAGE_SIZE
 from tests.service.stage import BASE, Restored
 from tests.service.test_keeper import daemons, kill_and_wait, start
+from tests.support.rings import all_of
 from tests.support.victim import victim_program
 
 __all__ = ["scene", "victim_program"]
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.uffd
 def on_record(memfd: int) -> list[Fault]:
     """Return what one worker has on record; the memfd, which the call owns, is closed."""
     with Recorder.take_over(memfd) as recorder:
-        return [fault for faults in recorder.faults.read() for fault in faults]
+        return all_of(recorder.faults)
 
 
 def faults(manager: Manager) -> list[Fault]:
