@@ -65,10 +65,10 @@ static const void *map_file(const char *path, uint64_t *ret_size)
 	struct stat stat;
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 
-	must(fd >= 0 && fstat(fd, &stat) == 0, path);
+	demand(fd >= 0 && fstat(fd, &stat) == 0, path);
 	const void *bytes = mmap(NULL, stat.st_size, PROT_READ,
 				 MAP_SHARED | MAP_POPULATE, fd, 0);
-	must(bytes != MAP_FAILED, path);
+	demand(bytes != MAP_FAILED, path);
 	close(fd);
 	*ret_size = stat.st_size;
 	return bytes;
@@ -85,7 +85,7 @@ static void load(const char *regions_path, const char *pages_path)
 	for (uint64_t i = 0; i < nr_regions; i++)
 		nr_missing += regions[i].nr_pages;
 	uint8_t *bytes = calloc(nr_missing, 1);
-	must(filled && bytes, "calloc");
+	demand(filled && bytes, "calloc");
 	for (uint64_t i = 0; i < nr_regions; i++) {
 		filled[i] = bytes;
 		bytes += regions[i].nr_pages;
@@ -131,7 +131,7 @@ static void copy(uint64_t region, uint64_t page, uint64_t nr)
 	while (ioctl(uffd, UFFDIO_COPY, &copy) != 0) {
 		if (errno == ESRCH)
 			end();
-		must(errno == EAGAIN, "UFFDIO_COPY");
+		demand(errno == EAGAIN, "UFFDIO_COPY");
 		/*
 		 * What came so far; the rest is for another call.  That the
 		 * mappings change, nobody here lets happen.
@@ -251,7 +251,8 @@ static void watch(int epoll_fd, int fd)
 {
 	struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
 
-	must(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0, "epoll_ctl");
+	demand(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0,
+	       "epoll_ctl");
 }
 
 static void serve(void)
@@ -284,9 +285,10 @@ static int listen_here(void)
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	unlink(addr.sun_path);
-	must(fd >= 0 && bind(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0 &&
-		     listen(fd, 1) == 0,
-	     addr.sun_path);
+	demand(fd >= 0 &&
+		       bind(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0 &&
+		       listen(fd, 1) == 0,
+	       addr.sun_path);
 	return fd;
 }
 
@@ -302,9 +304,9 @@ static int receive_descriptor(void)
 	};
 	int fd;
 
-	must(recvmsg(connection, &message, MSG_CMSG_CLOEXEC) == 1 &&
-		     CMSG_FIRSTHDR(&message),
-	     "recvmsg of a descriptor");
+	demand(recvmsg(connection, &message, MSG_CMSG_CLOEXEC) == 1 &&
+		       CMSG_FIRSTHDR(&message),
+	       "recvmsg of a descriptor");
 	memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(fd));
 	return fd;
 }
@@ -326,9 +328,9 @@ int main(int argc, char **argv)
 	load(argv[optind], argv[optind + 1]);
 	int listener = listen_here();
 	if (options.status_fd >= 0)
-		must(write(options.status_fd, "", 1) == 1, "status");
+		demand(write(options.status_fd, "", 1) == 1, "status");
 	connection = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-	must(read(connection, &pid, sizeof(pid)) == sizeof(pid), "pid");
+	demand(read(connection, &pid, sizeof(pid)) == sizeof(pid), "pid");
 	uffd = receive_descriptor();
 	serve();
 	return 0;

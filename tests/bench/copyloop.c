@@ -36,7 +36,7 @@ static void *copy_part(void *arg)
 			.len = part->end - at < PIECE ? part->end - at : PIECE,
 		};
 
-		must(ioctl(uffd, UFFDIO_COPY, &copy) == 0, "UFFDIO_COPY");
+		demand(ioctl(uffd, UFFDIO_COPY, &copy) == 0, "UFFDIO_COPY");
 		at += copy.len;
 	}
 	return NULL;
@@ -51,32 +51,32 @@ static void map_and_register(uint64_t size)
 	};
 	void *memory = (void *)MEMORY_ADDR;
 
-	must(mmap(memory, size, PROT_READ | PROT_WRITE,
-		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE |
-			  MAP_NORESERVE,
-		  -1, 0) == memory,
-	     "mmap");
-	must(madvise(memory, size, MADV_NOHUGEPAGE) == 0, "MADV_NOHUGEPAGE");
+	demand(mmap(memory, size, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE |
+			    MAP_NORESERVE,
+		    -1, 0) == memory,
+	       "mmap");
+	demand(madvise(memory, size, MADV_NOHUGEPAGE) == 0, "MADV_NOHUGEPAGE");
 	uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	must(uffd >= 0 && ioctl(uffd, UFFDIO_API, &api) == 0, "userfaultfd");
-	must(ioctl(uffd, UFFDIO_REGISTER, &what) == 0, "UFFDIO_REGISTER");
+	demand(uffd >= 0 && ioctl(uffd, UFFDIO_API, &api) == 0, "userfaultfd");
+	demand(ioctl(uffd, UFFDIO_REGISTER, &what) == 0, "UFFDIO_REGISTER");
 }
 
 static void map_pages(const char *path, uint64_t size)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 
-	must(fd >= 0, path);
+	demand(fd >= 0, path);
 	pages = mmap(NULL, size, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
-	must(pages != MAP_FAILED, path);
+	demand(pages != MAP_FAILED, path);
 }
 
 static void run(struct part *parts, uint64_t nr_threads)
 {
 	for (uint64_t i = 0; i < nr_threads; i++)
-		must(pthread_create(&parts[i].id, NULL, copy_part, &parts[i]) ==
-			     0,
-		     "pthread_create");
+		demand(pthread_create(&parts[i].id, NULL, copy_part,
+				      &parts[i]) == 0,
+		       "pthread_create");
 	for (uint64_t i = 0; i < nr_threads; i++)
 		pthread_join(parts[i].id, NULL);
 }

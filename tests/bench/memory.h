@@ -13,6 +13,8 @@
 #ifndef BENCH_MEMORY_H
 #define BENCH_MEMORY_H
 
+#include "../support/demand.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -85,15 +87,6 @@ static inline uint64_t now_ns(clockid_t clock)
 
 	clock_gettime(clock, &time);
 	return time.tv_sec * 1000000000ull + time.tv_nsec;
-}
-
-/* A program of a benchmark that cannot go on has nothing to clean up. */
-static inline void must(bool happened, const char *what)
-{
-	if (!happened) {
-		perror(what);
-		_exit(2);
-	}
 }
 
 #endif

@@ -48,7 +48,7 @@ void read_touching(char **words, struct touching *touching)
 		.own = words[5][0] == 'o',
 		.linger = words[5][0] == 'l',
 	};
-	must(touching->nr_threads <= MAX_THREADS, "so many threads");
+	demand(touching->nr_threads <= MAX_THREADS, "so many threads");
 }
 
 static void *map_fresh(size_t size)
@@ -56,7 +56,7 @@ static void *map_fresh(size_t size)
 	void *fresh = mmap(NULL, size, PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 
-	must(fresh != MAP_FAILED, "mmap of what a touch is noted in");
+	demand(fresh != MAP_FAILED, "mmap of what a touch is noted in");
 	return fresh;
 }
 
@@ -138,9 +138,9 @@ static void run_threads(struct thread *threads, const struct layout *layout,
 		};
 	pthread_barrier_init(&start, NULL, how->nr_threads);
 	for (uint64_t i = 1; i < how->nr_threads; i++)
-		must(pthread_create(&threads[i].id, NULL, touch_all,
-				    &threads[i]) == 0,
-		     "pthread_create");
+		demand(pthread_create(&threads[i].id, NULL, touch_all,
+				      &threads[i]) == 0,
+		       "pthread_create");
 	touch_all(&threads[0]);
 	for (uint64_t i = 1; i < how->nr_threads; i++)
 		pthread_join(threads[i].id, NULL);
@@ -160,7 +160,7 @@ static bool is_present(const struct layout *layout, uint64_t *addr,
 					: sizeof(present) * PAGE_SIZE;
 		uint64_t nr_present = 0, nr = size / PAGE_SIZE;
 
-		must(mincore((void *)*addr, size, present) == 0, "mincore");
+		demand(mincore((void *)*addr, size, present) == 0, "mincore");
 		for (uint64_t i = 0; i < nr; i++)
 			nr_present += present[i] & 1;
 		/* Less the page behind each run. */
@@ -176,7 +176,7 @@ static uint64_t nr_resident(void)
 	uint64_t size = 0, resident = 0;
 	FILE *file = fopen("/proc/self/statm", "r");
 
-	must(file && fscanf(file, "%lu %lu", &size, &resident) == 2, "statm");
+	demand(file && fscanf(file, "%lu %lu", &size, &resident) == 2, "statm");
 	fclose(file);
 	return resident;
 }
@@ -283,7 +283,7 @@ static FILE *open_report(const char *path, char *part, size_t size)
 		return stdout;
 	snprintf(part, size, "%s.part", path);
 	FILE *out = fopen(part, "w");
-	must(out, part);
+	demand(out, part);
 	return out;
 }
 
@@ -310,7 +310,7 @@ void touch_and_report(const struct layout *layout,
 		check_all(&threads[0]);
 	report(out, threads, touching);
 	if (path)
-		must(fclose(out) == 0 && rename(part, path) == 0, path);
+		demand(fclose(out) == 0 && rename(part, path) == 0, path);
 	while (touching->linger)
 		pause();
 }

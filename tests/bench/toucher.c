@@ -44,7 +44,7 @@ static int create_pages(const char *dir, uint64_t session, uint64_t size)
 	snprintf(path, sizeof(path), "%s/pages-%lu.img", dir,
 		 FIRST_PID + session);
 	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	must(fd >= 0 && ftruncate(fd, size) == 0, path);
+	demand(fd >= 0 && ftruncate(fd, size) == 0, path);
 	return fd;
 }
 
@@ -59,8 +59,8 @@ static void write_run(int fd, const struct layout *layout, uint64_t session,
 	for (uint64_t i = 0; i < nr; i++)
 		fill_page((void *)(bytes + i * PAGE_SIZE),
 			  page_addr(layout, first + i));
-	must(pwrite(fd, bytes, size, place * PAGE_SIZE) == (ssize_t)size,
-	     "write of pages");
+	demand(pwrite(fd, bytes, size, place * PAGE_SIZE) == (ssize_t)size,
+	       "write of pages");
 }
 
 static void write_all(int fd, const struct layout *layout, uint64_t session)
@@ -101,8 +101,8 @@ static void publish(const char *dir, const char *name)
 	char path[512];
 
 	snprintf(path, sizeof(path), "%s/%s", dir, name);
-	must(close(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600)) == 0,
-	     path);
+	demand(close(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600)) == 0,
+	       path);
 }
 
 static void make_memory(const struct layout *layout)
@@ -110,12 +110,12 @@ static void make_memory(const struct layout *layout)
 	void *memory = (void *)session_addr(layout, 0);
 	size_t size = session_size(layout);
 
-	must(mmap(memory, size, PROT_READ | PROT_WRITE,
-		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE |
-			  MAP_NORESERVE,
-		  -1, 0) == memory,
-	     "mmap");
-	must(madvise(memory, size, MADV_NOHUGEPAGE) == 0, "MADV_NOHUGEPAGE");
+	demand(mmap(memory, size, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE |
+			    MAP_NORESERVE,
+		    -1, 0) == memory,
+	       "mmap");
+	demand(madvise(memory, size, MADV_NOHUGEPAGE) == 0, "MADV_NOHUGEPAGE");
 	for (uint64_t i = 0; i < layout->nr_pages; i++)
 		fill_page((void *)page_addr(layout, i), page_addr(layout, i));
 }
@@ -132,7 +132,7 @@ static FILE *await_go(const char *dir)
 	while (access(path, F_OK) != 0)
 		sched_yield();
 	FILE *file = fopen(path, "r");
-	must(file, path);
+	demand(file, path);
 	return file;
 }
 
@@ -147,7 +147,7 @@ static void be_dumped(const char *dir, const struct layout *layout)
 	FILE *go = await_go(dir);
 	uint64_t start_ns = now_ns(CLOCK_MONOTONIC);
 	for (int i = 0; i < NR_TOUCHING_WORDS; i++) {
-		must(fscanf(go, "%31s", words[i]) == 1, "go");
+		demand(fscanf(go, "%31s", words[i]) == 1, "go");
 		pointers[i] = words[i];
 	}
 	fclose(go);

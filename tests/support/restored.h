@@ -5,11 +5,11 @@
 #ifndef SUPPORT_RESTORED_H
 #define SUPPORT_RESTORED_H
 
+#include "demand.h"
+
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
-#include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -18,14 +18,6 @@
 #include <unistd.h>
 
 #define RESTORE_FINISHED 0x52535446u /* "RSTF", sent by criu restore */
-
-static inline void demand(bool happened, const char *what)
-{
-	if (happened)
-		return;
-	perror(what);
-	_exit(2);
-}
 
 /* Connect to who serves from this directory, whose path may be too long. */
 static inline int connect_here(void)
