@@ -378,7 +378,7 @@ class Restores:
             handoff.stop()
         acceptor.close()
         # Only now it is known whether somebody was in the backlog.
-        if not (self._tasks or self._stays):
+        if not (self._tasks or self._stays or self._none_left.is_set()):
             self._die(number)
         self._check_none_left()
         group.create_task(self._finish(number))
@@ -387,9 +387,11 @@ class Restores:
         while self._handing_over:
             self._handed_over.clear()
             await self._handed_over.wait()
-        served = [r for r in self._restores.values() if r.released and r.live]
+        released = [restore for restore in self._restores.values() if restore.released]
+        served = [restore for restore in released if restore.live]
         if not served:
-            if self._stays:
+            # Of those that were served to their end the tasks are about to hear, and end.
+            if released or self._stays:
                 return
             self._die(number)
         log.warning(

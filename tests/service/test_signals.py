@@ -146,6 +146,35 @@ def test_restore_that_is_quicker_than_the_daemon_counts(
     in_backlog.check(7, NR_PAGES)
 
 
+# Gets the signal argv[1] argv[2] turns of the event loop after a restore's end.
+AT_THE_END = """
+import asyncio, os, sys
+from lazypagesd.cli.main import main
+from lazypagesd.engine.restore import Restore
+async def wait_ended(restore, wait=Restore.wait_ended):
+    await wait(restore)
+    come(int(sys.argv[2]))
+def come(turns):
+    if turns:
+        asyncio.get_running_loop().call_soon(come, turns - 1)
+    else:
+        os.kill(os.getpid(), int(sys.argv[1]))
+Restore.wait_ended = wait_ended
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_signal_at_the_end_changes_nothing(stage: Stage, turns: int) -> None:
+    """Whenever a daemon gets it that has served all, but not yet ended, it ends with 0."""
+    number = str(int(signal.SIGTERM))
+    daemon = stage.start(command=[sys.executable, "-c", AT_THE_END, number, str(turns)])
+    daemon.wait_ready()
+    restorer = stage.released()
+    assert daemon.wait() == 0
+    restorer.check(7, NR_PAGES)
+
+
 def test_unfinished_restore_is_ended_while_another_is_finished(stage: Stage) -> None:
     """The one without its final word is let go of at once, and the other is served to the end."""
     daemon, restorer, whole = stuck(stage)
