@@ -146,14 +146,15 @@ def test_fork_is_on_record_with_its_child(lazy: Lazy) -> None:
     """The child's session is listed, without a pid, and named by the step that made it."""
     asyncio.run(lazy.restored.victim.fork())
 
-    def sessions() -> list[dict[str, Any]]:
-        return list(lazy.asker.call("ListSessions", restore=1)["sessions"])
+    def steps() -> list[dict[str, Any]]:
+        return list(lazy.asker.call("GetSteps", session="1/0")["steps"])
 
-    # Whoever forks goes on before it is listed.
-    wait_until(lambda: len(sessions()) == 2, lambda: str(sessions()))
-    assert [session["id"] for session in sessions()] == ["1/0", "1/0.1"]
-    assert "pid" not in sessions()[1]
-    [step] = lazy.asker.call("GetSteps", session="1/0")["steps"]
+    # Whoever forks goes on before its child is listed, and that is before the step is on record.
+    wait_until(lambda: bool(steps()), lambda: "the fork on record")
+    sessions = lazy.asker.call("ListSessions", restore=1)["sessions"]
+    assert [session["id"] for session in sessions] == ["1/0", "1/0.1"]
+    assert "pid" not in sessions[1]
+    [step] = steps()
     assert (step["kind"], step["child"]) == ("fork", "1/0.1")
 
 
