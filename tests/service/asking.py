@@ -122,17 +122,16 @@ class Lazy:
         seen = asyncio.run(self.restored.victim.read(addr, nr_pages))
         assert seen == self.restored.image.bytes(addr, nr_pages)
 
-    def fault(self, page: int) -> None:
-        """Let the process fault at a page, which is right, and wait until that is on record: it
-        goes on before."""
-        self.read(page)
-        addr = BASE + page * PAGE_SIZE
+    def on_record(self, what: str, number: int) -> list[dict[str, Any]]:
+        """Return the process's "faults" or "steps" once there are *number*: it goes on before
+        what it did is on record."""
+        method = f"Get{what.title()}"
 
-        def on_record() -> list[int]:
-            faults = self.asker.call("GetFaults", session="1/0")["faults"]
-            return [fault["addr"] for fault in faults]
+        def entries() -> list[dict[str, Any]]:
+            return list(self.asker.call(method, session="1/0")[what])
 
-        wait_until(lambda: addr in on_record(), lambda: f"{addr:#x} in {on_record()}")
+        wait_until(lambda: len(entries()) >= number, lambda: f"{number} {what}: {entries()}")
+        return entries()
 
     def close(self) -> None:
         """Leave the daemon."""

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -123,10 +122,7 @@ def test_faults_and_steps_are_on_record(lazy: Lazy) -> None:
     """Each fault with its page, its kind and its source; what was filled unasked beside it."""
     lazy.read(3, 2)
     lazy.read(45)
-    faults = lazy.asker.call("GetFaults", restore=1)["faults"]
-    wait_until(
-        lambda: len(lazy.asker.call("GetFaults", restore=1)["faults"]) == 3, lambda: f"{faults}"
-    )
+    lazy.on_record("faults", 3)
     faults = lazy.asker.call("GetFaults", restore=1)["faults"]
     assert [fault["addr"] for fault in faults] == [BASE + page * PAGE_SIZE for page in (3, 4, 45)]
     assert [fault["kind"] for fault in faults] == ["image", "image", "zero"]
@@ -136,6 +132,7 @@ def test_faults_and_steps_are_on_record(lazy: Lazy) -> None:
     streamed = [f for reply in lazy.asker.stream("GetFaults") for f in reply["faults"]]
     assert [fault["addr"] for fault in streamed] == [fault["addr"] for fault in faults]
     asyncio.run(lazy.restored.victim.discard(BASE + 10 * PAGE_SIZE, 5))
+    lazy.on_record("steps", 1)
     steps = lazy.asker.call("GetSteps", restore=1)["steps"]
     assert [(step["kind"], step["addr"], step["len"]) for step in steps] == [
         ("remove", BASE + 10 * PAGE_SIZE, 5 * PAGE_SIZE)
@@ -145,16 +142,11 @@ def test_faults_and_steps_are_on_record(lazy: Lazy) -> None:
 def test_fork_is_on_record_with_its_child(lazy: Lazy) -> None:
     """The child's session is listed, without a pid, and named by the step that made it."""
     asyncio.run(lazy.restored.victim.fork())
-
-    def steps() -> list[dict[str, Any]]:
-        return list(lazy.asker.call("GetSteps", session="1/0")["steps"])
-
-    # Whoever forks goes on before its child is listed, and that is before the step is on record.
-    wait_until(lambda: bool(steps()), lambda: "the fork on record")
+    [step] = lazy.on_record("steps", 1)
+    # It was listed before that.
     sessions = lazy.asker.call("ListSessions", restore=1)["sessions"]
     assert [session["id"] for session in sessions] == ["1/0", "1/0.1"]
     assert "pid" not in sessions[1]
-    [step] = steps()
     assert (step["kind"], step["child"]) == ("fork", "1/0.1")
 
 
@@ -283,7 +275,8 @@ def test_page_that_cannot_be_filled_is_explained_and_retried(stage: Stage) -> No
 
 def test_process_that_waits_for_nothing_is_told_so(lazy: Lazy) -> None:
     """It waits for something else, and what is missing is named."""
-    lazy.fault(0)
+    lazy.read(0)
+    lazy.on_record("faults", 1)
     [explanation] = lazy.asker.call("Explain", session="1/0")["explanations"]
     assert "waits for nothing of ours: 140 of 141 pages are missing" in explanation["because"]
     assert explanation["last"][-1]["addr"] == BASE

@@ -36,7 +36,8 @@ def varlinkctl(repository: Path) -> Path:
 def lazy(stage: Stage) -> Iterator[Lazy]:
     """A process that is filled only where it is touched, and has touched a page."""
     lazy = lazily_served(stage)
-    lazy.fault(3)
+    lazy.read(3)
+    lazy.on_record("faults", 1)
     yield lazy
     lazy.close()
 
