@@ -52,6 +52,7 @@ class Engine:
         nr_cpus = len(os.sched_getaffinity(0))
         self.workers = [Worker(i, nr_cpus - 1) for i in range(nr_workers or nr_cpus)]
         self.sessions: set[Session] = set()
+        self._by_identity: dict[tuple[int, int], set[Session]] = {}
         self._last_id = 0
         self._old_recorders: list[Recorder] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -100,7 +101,7 @@ class Engine:
     def check_new(self, name: str, fd: int) -> None:
         """Raise SessionError if the descriptor that is to be *name* has a session already, which
         would read its messages as well."""
-        for session in self.sessions:
+        for session in self._by_identity.get(uffd.identity(fd), ()):
             if uffd.is_same(session.fd, fd):
                 raise SessionError(
                     f"{name}: its descriptor is served already, as {session.name}: open another"
@@ -109,6 +110,7 @@ class Engine:
     def attach(self, session: Session) -> None:
         """Serve *session* until it ends, with the worker that has the fewest; then close it."""
         self.sessions.add(session)
+        self._by_identity.setdefault(uffd.identity(session.fd), set()).add(session)
         self._note_id(session.id)
         if session.pidfd is not None:
             asyncio.get_running_loop().add_reader(session.pidfd, self._exited, session)
@@ -181,11 +183,18 @@ class Engine:
             self.custody.drop([session.pidfd])
             session.close_pidfd()
 
+    def _forget_identity(self, session: Session) -> None:
+        identity = uffd.identity(session.fd)
+        self._by_identity[identity].remove(session)
+        if not self._by_identity[identity]:
+            del self._by_identity[identity]
+
     def _close(self, session: Session) -> None:
         self._forget_pidfd(session)
         self.custody.drop([session.fd, session.state.fd])
-        session.close()
         self.sessions.discard(session)
+        self._forget_identity(session)
+        session.close()
         self._closed.set()
         session.on_end(session)
 

@@ -65,6 +65,8 @@ class Restore:
         self.record: RestoreRecord | None = None  # for the daemon that comes next
         self.pace = pace
         self.sessions: list[Session] = []
+        self._names: set[str] = set()  # of all of these
+        self._live: dict[Session, None] = {}  # of these, in their order
         self.released = False
         self._complete = False
         self._abandoned = False
@@ -200,10 +202,14 @@ class Restore:
         """Wait until its hand-off is over, however, and each of its sessions has ended."""
         await self._ended.wait()
 
+    def has_session(self, name: str) -> bool:
+        """Whether one of its sessions is, or was, called *name*."""
+        return name in self._names
+
     @property
     def live(self) -> list[Session]:
         """The sessions that have not ended."""
-        return [session for session in self.sessions if session.final is None]
+        return list(self._live)
 
     @property
     def nr_missing(self) -> int:
@@ -217,6 +223,8 @@ class Restore:
         # What its state says already.
         session.paused = self.paused
         self.sessions.append(session)
+        self._names.add(session.name)
+        self._live[session] = None
         self._engine.attach(session)
         return session
 
@@ -287,9 +295,10 @@ class Restore:
         self._kept |= files
 
     def _session_ended(self, session: Session) -> None:
+        del self._live[session]
         self._observer.session_ended(session)
         self._check_ended()
 
     def _check_ended(self) -> None:
-        if self._complete and not self.live:
+        if self._complete and not self._live:
             self._ended.set()

@@ -128,11 +128,14 @@ class Worker:
     def take_reports(self) -> tuple[list[tuple[Session, int]], list[Session]]:
         """Take sessions that have something to tell (LPD_STATUS_... bits), and those let go of.
 
-        The latter are the caller's to close; they are looked for first, so that no report of
+        The latter are the caller's to close; they are taken first, so that no report of
         theirs is left behind.
         """
         os.eventfd_read(self.report_fd)
-        detached = [s for s in self.sessions.values() if lib.lpd_session_detached(s.pointer)]
+        detached, pointer = [], lib.lpd_worker_take_detached(self.pointer)
+        while pointer:
+            detached.append(self.sessions[pointer])
+            pointer = pointer.next_detached
         reports = []
         while pointer := lib.lpd_worker_take_report(self.pointer):
             reports.append((self.sessions[pointer], lib.lpd_session_take_status(pointer)))

@@ -92,6 +92,13 @@ def nr_pending(fd: int) -> int:
     return 0
 
 
+def identity(fd: int) -> tuple[int, int]:
+    """Return what two descriptors of one userfaultfd have in common: its inode.  Others have
+    another, as a rule; all had the same before Linux 5.12."""
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
 def is_same(fd: int, other_fd: int) -> bool:
     """Whether two descriptors are one userfaultfd; False where the kernel (before 6.10) cannot
     say."""

@@ -31,12 +31,6 @@ int lpd_session_is_gone(const struct lpd_session *session)
 	return protocol->probe(session->fd) == -ESRCH;
 }
 
-int lpd_session_detached(const struct lpd_session *session)
-{
-	/* Pairs with the release in worker.c: the worker is done with it. */
-	return __atomic_load_n(&session->detached, __ATOMIC_ACQUIRE);
-}
-
 uint32_t lpd_session_take_status(struct lpd_session *session)
 {
 	return __atomic_exchange_n(&session->status, 0, __ATOMIC_ACQUIRE);

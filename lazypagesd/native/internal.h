@@ -391,6 +391,9 @@ void lpd_session_resume(struct lpd_session *session);
 /* Tell the control plane, once it looks. */
 void lpd_session_report(struct lpd_session *session, uint32_t status);
 
+/* The worker's last word of a session, which may be freed from then on. */
+void lpd_session_detached(struct lpd_session *session);
+
 /* Tell of a page that cannot be filled. */
 void lpd_session_hold(struct lpd_session *session, struct lpd_trouble trouble);
 

@@ -25,6 +25,27 @@ void lpd_session_report(struct lpd_session *session, uint32_t status)
 	(void)!write(worker->report_fd, &one, sizeof(one));
 }
 
+void lpd_session_detached(struct lpd_session *session)
+{
+	struct lpd_worker *worker = session->worker;
+	uint64_t one = 1;
+
+	session->next_detached =
+		__atomic_load_n(&worker->detached, __ATOMIC_RELAXED);
+	/* Once it is in the list it may be freed. */
+	while (!__atomic_compare_exchange_n(&worker->detached,
+					    &session->next_detached, session,
+					    true, __ATOMIC_RELEASE,
+					    __ATOMIC_RELAXED))
+		;
+	(void)!write(worker->report_fd, &one, sizeof(one));
+}
+
+struct lpd_session *lpd_worker_take_detached(struct lpd_worker *worker)
+{
+	return __atomic_exchange_n(&worker->detached, NULL, __ATOMIC_ACQUIRE);
+}
+
 struct lpd_session *lpd_worker_take_report(struct lpd_worker *worker)
 {
 	struct lpd_session *session =

@@ -36,7 +36,7 @@ struct lpd_protocol; /* how a descriptor is read and filled: internal.h */
 /* Asked of a session's worker with lpd_session_request(). */
 enum lpd_request {
 	LPD_REQUEST_ATTACH = 1 << 0, /* serve from now on */
-	LPD_REQUEST_DETACH = 1 << 1, /* stop; answered by detached = 1 */
+	LPD_REQUEST_DETACH = 1 << 1, /* stop; see take_detached() */
 	LPD_REQUEST_DRAIN = 1 << 2,  /* released or drain_rate has changed */
 	LPD_REQUEST_RESUME = 1 << 3, /* the child of a FORK has been made */
 	LPD_REQUEST_RETRY = 1 << 4,  /* what is held may be filled now */
@@ -105,8 +105,8 @@ struct lpd_question {
 
 /*
  * Everything about a session that need not outlive the process.  The control
- * plane allocates it zero-filled, sets the first group, and frees it once
- * lpd_session_detached() says so and no report of it is left to be taken.
+ * plane allocates it zero-filled, sets the first group, and frees it once it
+ * has taken it with lpd_worker_take_detached(), and every report after that.
  */
 struct lpd_session {
 	/* Set by the control plane before LPD_REQUEST_ATTACH. */
@@ -123,10 +123,10 @@ struct lpd_session {
 	uint32_t status;
 	uint32_t in_inbox;
 	uint32_t in_reports;
-	uint32_t detached; /* the worker's last word */
-	int32_t child_fd;  /* valid with LPD_STATUS_FORKED */
+	int32_t child_fd; /* valid with LPD_STATUS_FORKED */
 	struct lpd_session *next_in_inbox;
 	struct lpd_session *next_in_reports;
+	struct lpd_session *next_detached;
 	struct lpd_trouble troubles[LPD_MAX_TROUBLES];
 	uint32_t troubles_written; /* by the worker; wraps */
 	uint32_t troubles_taken;   /* by the control plane; wraps */
@@ -193,9 +193,6 @@ void lpd_session_request(struct lpd_session *session, uint32_t request);
  * any thread, as long as the descriptor is open.
  */
 int lpd_session_is_gone(const struct lpd_session *session);
-
-/* Whether the worker has answered LPD_REQUEST_DETACH. */
-int lpd_session_detached(const struct lpd_session *session);
 
 /* Take what the worker told, as LPD_STATUS_... bits. */
 uint32_t lpd_session_take_status(struct lpd_session *session);

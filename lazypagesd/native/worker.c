@@ -176,11 +176,7 @@ static void detach(struct lpd_worker *worker, struct lpd_session *session)
 	if (session->nr_reads || session->nr_jobs)
 		return;
 
-	uint64_t one = 1;
-	int report_fd = worker->report_fd;
-	/* Pairs with the acquire in lpd_session_detached(). */
-	__atomic_store_n(&session->detached, 1, __ATOMIC_RELEASE);
-	(void)!write(report_fd, &one, sizeof(one));
+	lpd_session_detached(session);
 }
 
 static void resume(struct lpd_worker *worker, struct lpd_session *session)

@@ -115,11 +115,12 @@ struct lpd_worker {
 	int32_t epoll_fd;
 	int32_t inbox_fd; /* eventfd: the inbox, reads or stop have changed */
 	int32_t reads_fds[2]; /* pipe: a byte for each read that is queued */
-	int32_t report_fd;    /* eventfd: lpd_worker_take_report() has news */
+	int32_t report_fd;    /* eventfd: there are reports, or detached ones */
 
 	/* Shared, atomic. */
 	struct lpd_session *inbox;
 	struct lpd_session *reports;
+	struct lpd_session *detached; /* by the worker, its last word of each */
 	uint32_t stop;
 	uint64_t nr_turns; /* of the loop: who is woken and takes none, hangs */
 	uint64_t began_ns;
@@ -162,6 +163,14 @@ int lpd_helper_run(struct lpd_worker *worker, uint32_t number);
  * lpd_helper_run() of each helper return.
  */
 void lpd_worker_stop(struct lpd_worker *worker, uint32_t nr_readers);
+
+/*
+ * Take those that the worker has let go of (LPD_REQUEST_DETACH), linked by
+ * next_detached, or NULL.  What is taken with lpd_worker_take_report()
+ * afterwards is the last that they have told.  Clear report_fd by reading it
+ * before, so that none goes unseen.
+ */
+struct lpd_session *lpd_worker_take_detached(struct lpd_worker *worker);
 
 /*
  * Take a session that has something to tell, or NULL when none has.  Clear

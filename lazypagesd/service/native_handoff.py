@@ -282,7 +282,7 @@ class NativeHandoff:
 
     async def _add(self, restore: Restore, step: native.Session) -> None:
         name = f"{restore.name}/{step.index}"
-        if name in (session.name for session in restore.sessions):
+        if restore.has_session(name):
             # By another daemon, which had not noted it yet.
             step.close()
             return

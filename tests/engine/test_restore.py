@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
+import sys
+from collections.abc import Callable
+from types import FrameType
 
 import pytest
 
@@ -47,6 +51,29 @@ async def test_restore_ends_with_its_last_session(bed: Bed) -> None:
     assert bed.restore.nr_missing == 0
     await check(second, second_image, 0, 16)
     await check_zero(first, 0, 16)
+
+
+def nr_calls(act: Callable[[], object]) -> int:
+    """Return how many functions *act* calls, and those call."""
+    count = 0
+
+    def note(_frame: FrameType, event: str, _arg: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        act()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+async def test_session_costs_no_more_beside_others(bed: Bed) -> None:
+    """What is done for a session when it comes does not grow with the number of others."""
+    victims = [(bed.victim((0, 16)), bed.image((0, 16))) for _ in range(30)]
+    taken = [nr_calls(functools.partial(bed.attach, *each)) for each in victims]
+    assert taken[-1] <= taken[2]
 
 
 async def test_failed_restore_answers_faults_until_its_processes_end(bed: Bed) -> None:

@@ -106,7 +106,8 @@ def test_session_whose_read_waits_is_let_go_once_that_ends() -> None:
                 # Who is about to look for bytes that have come would do so before all else.
                 await asyncio.to_thread(wait_asleep, served.session)
                 served.session.request(lib.LPD_REQUEST_DETACH)
-                assert not lib.lpd_session_detached(served.session.pointer)
+                assert served.session.worker is not None
+                assert not served.session.worker.pointer.detached
                 cold.release()
                 await served.wait_for_end()
                 assert served.session.counters.pages_fault == 0
