@@ -1,12 +1,15 @@
 """Turns, ratios, and what is to be reached.
 
 Machines are quick at one moment and slow at the next, so nothing is compared but what ran in
-turns, A B A B; a ratio is the median of those of each turn.
+turns; a ratio is the median of those of each turn.  Who is first in a turn is drawn anew each
+time: memory is where the one before has left it, and a sample that leaves it well for the next,
+and ill for the one after that, would otherwise favour somebody all the time.
 """
 
 from __future__ import annotations
 
 import math
+import random
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -104,12 +107,13 @@ class Outcome:
 
 def race(ours: Measure, *rivals: Rival, name: str = OURS) -> Outcome:
     """Let ours, as *name*, and every rival run in turns."""
-    samples: dict[str, list[Sample]] = {name: [], **{rival.name: [] for rival in rivals}}
-    for turn in range(max(rival.nr_pairs for rival in rivals)):
-        samples[name].append(ours())
-        for rival in rivals:
-            if turn < rival.nr_pairs:
-                samples[rival.name].append(rival.measure())
+    everybody = [Rival(name, ours, (), max(rival.nr_pairs for rival in rivals)), *rivals]
+    samples: dict[str, list[Sample]] = {each.name: [] for each in everybody}
+    draw = random.Random(name)
+    for turn in range(everybody[0].nr_pairs):
+        present = [each for each in everybody if turn < each.nr_pairs]
+        for each in draw.sample(present, len(present)):
+            samples[each.name].append(each.measure())
     results = [
         Result(
             name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import math
 from collections.abc import Iterator
@@ -66,9 +67,23 @@ def test_ratio_is_the_median_of_turns() -> None:
         Rival("slow", lambda: {"figure": 10.0}, (Reach("figure"),), 3),
     )
     quick, slow = outcome.results
-    assert ran == ["ours", "quick", "ours", "quick", "ours"]
+    assert [sorted(ran[:2]), sorted(ran[2:4]), ran[4:]] == [["ours", "quick"]] * 2 + [["ours"]]
     assert (quick.ratio, quick.spread, quick.met) == (2.5, (2.0, 3.0), True)
     assert (slow.ratio, slow.met) == (0.5, None)
+
+
+def test_nobody_is_always_first() -> None:
+    """Who begins a turn is another each time, and so is who is last."""
+    ran: list[str] = []
+
+    def measure(name: str) -> dict[str, float]:
+        ran.append(name)
+        return {"figure": 1.0}
+
+    rivals = [Rival(name, functools.partial(measure, name), (), 20) for name in ("one", "other")]
+    race(lambda: measure("ours"), *rivals)
+    assert len(ran) == 60
+    assert set(ran[::3]) == set(ran[2::3]) == {"ours", "one", "other"}
 
 
 def test_rival_that_does_not_finish_is_told_of() -> None:
