@@ -102,12 +102,11 @@ class Counters:
     def read(cls, state: CData) -> Counters:
         """Copy the counters out of a struct lpd_state: each whole, all of about one moment."""
         counters = state.counters
-        names = [field.name for field in fields(cls)][2:-1]
         return cls(
             nr_pages=int(state.nr_pages),
             nr_missing=int(state.nr_missing),
             latencies=tuple(map(Latency.read, counters.latencies)),
-            **{name: int(getattr(counters, name)) for name in names},
+            **{name: getattr(counters, name) for name in COUNTED},
         )
 
     @classmethod
@@ -126,6 +125,10 @@ class Counters:
     def latency(self) -> Latency:
         """That of all faults, whatever it took."""
         return Latency.total(self.latencies)
+
+
+# What struct lpd_counters has, but for the latencies.
+COUNTED = tuple(field.name for field in fields(Counters))[2:-1]
 
 
 def report(rows: Sequence[tuple[str, Counters]]) -> list[str]:

@@ -107,8 +107,8 @@ class Protocol:
 
     def note(self, criu: record_pb2.Criu) -> None:
         """Write into *criu* what a daemon that takes the stream over has to know."""
-        del criu.done[:]
-        criu.done.extend(self.done)
+        # What was noted before stays as it was.
+        criu.done.extend(self.done[len(criu.done) :])
         criu.ClearField("pid")
         if self.stage is Stage.DESCRIPTOR:
             criu.pid = self._pid
