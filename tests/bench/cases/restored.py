@@ -15,7 +15,7 @@ RANDOM = Touching("random")
 SEQUENTIAL = Touching("sequential")
 WITHIN_BARE = 1.2
 # With criu, whose turns may take minutes.
-PATIENCE_S = 45.0
+PATIENCE_S = 30.0
 
 
 def restored(
@@ -58,7 +58,7 @@ def dense(bench: Bench, mib: int = 1024) -> Layout:
 def fragmented(bench: Bench) -> Outcome:
     """Every other page is present; criu takes a minute, on a machine that is quick."""
     layout = Layout(bench.pick(GIB_PAGES // 2, 256), run=1)
-    return restored(bench, layout, RANDOM, criu=1 / 100, nr_criu_pairs=3, patience_s=75)
+    return restored(bench, layout, RANDOM, criu=1 / 100, nr_criu_pairs=3, patience_s=60)
 
 
 def dense_2threads(bench: Bench) -> Outcome:
