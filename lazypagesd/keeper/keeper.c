@@ -320,9 +320,6 @@ static void keep(const struct lpd_keeper *keeper)
 	struct pollfd poller = {.fd = keeper->daemon_pidfd, .events = POLLIN};
 	time_t began_s = now_s();
 
-	/* Whoever ends the daemon with all that is around it means us last. */
-	for (int number = 1; number < NSIG; number++)
-		signal(number, number == SIGCHLD ? SIG_DFL : SIG_IGN);
 	while (poll(&poller, 1, -1) < 1)
 		;
 	if (__atomic_load_n(&keeper->shared->over, __ATOMIC_ACQUIRE))
@@ -344,7 +341,8 @@ int lpd_keeper_start(const struct lpd_keeper *keeper)
 	sigset_t all, before;
 
 	/*
-	 * It is born deaf, and with its name: it may have to wait long before
+	 * It is born deaf, for whoever ends the daemon with all that is around
+	 * it means us last, and with its name: it may have to wait long before
 	 * it runs, and nobody is to take it for the daemon meanwhile.
 	 */
 	prctl(PR_GET_NAME, name);
