@@ -93,8 +93,11 @@ def nr_pending(fd: int) -> int:
 
 
 def identity(fd: int) -> tuple[int, int]:
-    """Return what two descriptors of one userfaultfd have in common: its inode.  Others have
-    another, as a rule; all had the same before Linux 5.12."""
+    """Return what two descriptors of one userfaultfd, or of one socket, have in common: the inode.
+
+    Other userfaultfds have another (tried on 6.18); where they did not, it would but take longer
+    to tell them apart.
+    """
     status = os.fstat(fd)
     return status.st_dev, status.st_ino
 
