@@ -4,14 +4,10 @@
  * file, each thread its part.  Every page is looked at in the end.
  */
 #define _GNU_SOURCE
+#include "../support/restored.h"
 #include "memory.h"
 
-#include <fcntl.h>
-#include <linux/userfaultfd.h>
 #include <pthread.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 
 #define PIECE       (1ull << 20)
 #define MAX_THREADS 16
@@ -40,26 +36,6 @@ static void *copy_part(void *arg)
 		at += copy.len;
 	}
 	return NULL;
-}
-
-static void map_and_register(uint64_t size)
-{
-	struct uffdio_api api = {.api = UFFD_API};
-	struct uffdio_register what = {
-		.range = {MEMORY_ADDR, size},
-		.mode = UFFDIO_REGISTER_MODE_MISSING,
-	};
-	void *memory = (void *)MEMORY_ADDR;
-
-	demand(mmap(memory, size, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE |
-			    MAP_NORESERVE,
-		    -1, 0) == memory,
-	       "mmap");
-	demand(madvise(memory, size, MADV_NOHUGEPAGE) == 0, "MADV_NOHUGEPAGE");
-	uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	demand(uffd >= 0 && ioctl(uffd, UFFDIO_API, &api) == 0, "userfaultfd");
-	demand(ioctl(uffd, UFFDIO_REGISTER, &what) == 0, "UFFDIO_REGISTER");
 }
 
 static void map_pages(const char *path, uint64_t size)
@@ -91,7 +67,9 @@ int main(int argc, char **argv)
 	uint64_t nr_threads = strtoull(argv[3], NULL, 0);
 	uint64_t nr_wrong = 0;
 	map_pages(argv[1], nr_pages * PAGE_SIZE);
-	map_and_register(nr_pages * PAGE_SIZE);
+	map_memory((void *)MEMORY_ADDR, nr_pages * PAGE_SIZE);
+	uffd = open_userfaultfd();
+	register_missing(uffd, (void *)MEMORY_ADDR, nr_pages * PAGE_SIZE);
 	for (uint64_t i = 0; i < nr_threads; i++)
 		parts[i] = (struct part){
 			.start = nr_pages * i / nr_threads * PAGE_SIZE,

@@ -9,19 +9,7 @@
 #include "../support/restored.h"
 #include "toucher.h"
 
-#include <sys/mman.h>
-
 #define FIRST_PID 1000 /* as in layout.py */
-
-static void map_memory(void *addr, uint64_t size)
-{
-	demand(mmap(addr, size, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE |
-			    MAP_NORESERVE,
-		    -1, 0) == addr,
-	       "mmap");
-	demand(madvise(addr, size, MADV_NOHUGEPAGE) == 0, "MADV_NOHUGEPAGE");
-}
 
 uint64_t hand_over(const struct layout *layout)
 {

@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -52,6 +53,17 @@ static inline uint64_t session_addr(const struct layout *layout,
 static inline uint64_t session_size(const struct layout *layout)
 {
 	return session_addr(layout, 1) - session_addr(layout, 0);
+}
+
+/* Map what is to be filled, or dumped, page by page. */
+static inline void map_memory(void *addr, uint64_t size)
+{
+	demand(mmap(addr, size, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE |
+			    MAP_NORESERVE,
+		    -1, 0) == addr,
+	       "mmap");
+	demand(madvise(addr, size, MADV_NOHUGEPAGE) == 0, "MADV_NOHUGEPAGE");
 }
 
 /* The finaliser of splitmix64. */

@@ -107,15 +107,7 @@ static void publish(const char *dir, const char *name)
 
 static void make_memory(const struct layout *layout)
 {
-	void *memory = (void *)session_addr(layout, 0);
-	size_t size = session_size(layout);
-
-	demand(mmap(memory, size, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE |
-			    MAP_NORESERVE,
-		    -1, 0) == memory,
-	       "mmap");
-	demand(madvise(memory, size, MADV_NOHUGEPAGE) == 0, "MADV_NOHUGEPAGE");
+	map_memory((void *)session_addr(layout, 0), session_size(layout));
 	for (uint64_t i = 0; i < layout->nr_pages; i++)
 		fill_page((void *)page_addr(layout, i), page_addr(layout, i));
 }
