@@ -12,14 +12,9 @@ void lpd_session_request(struct lpd_session *session, uint32_t request)
 
 	/* Pairs with the acquire in worker.c, which takes the bits. */
 	__atomic_fetch_or(&session->request, request, __ATOMIC_RELEASE);
-	if (!__atomic_exchange_n(&session->in_inbox, 1, __ATOMIC_ACQ_REL)) {
-		session->next_in_inbox =
-			__atomic_load_n(&worker->inbox, __ATOMIC_RELAXED);
-		while (!__atomic_compare_exchange_n(
-			&worker->inbox, &session->next_in_inbox, session, true,
-			__ATOMIC_RELEASE, __ATOMIC_RELAXED))
-			;
-	}
+	if (!__atomic_exchange_n(&session->in_inbox, 1, __ATOMIC_ACQ_REL))
+		lpd_session_push(&worker->inbox, session,
+				 &session->next_in_inbox);
 	lpd_worker_wake(worker);
 }
 

@@ -388,6 +388,13 @@ bool lpd_session_conclude(struct lpd_session *session);
 /* The child of a FORK has been made: count its message as done with. */
 void lpd_session_resume(struct lpd_session *session);
 
+/*
+ * Put a session at the head of a list that others push to and take from
+ * meanwhile; next is where it has the link of that list.
+ */
+void lpd_session_push(struct lpd_session **list, struct lpd_session *session,
+		      struct lpd_session **next);
+
 /* Tell the control plane, once it looks. */
 void lpd_session_report(struct lpd_session *session, uint32_t status);
 

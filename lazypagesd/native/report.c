@@ -7,38 +7,41 @@
 
 #include "internal.h"
 
+void lpd_session_push(struct lpd_session **list, struct lpd_session *session,
+		      struct lpd_session **next)
+{
+	*next = __atomic_load_n(list, __ATOMIC_RELAXED);
+	while (!__atomic_compare_exchange_n(list, next, session, true,
+					    __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+		;
+}
+
+static void wake_control_plane(struct lpd_worker *worker)
+{
+	uint64_t one = 1;
+
+	(void)!write(worker->report_fd, &one, sizeof(one));
+}
+
 void lpd_session_report(struct lpd_session *session, uint32_t status)
 {
 	struct lpd_worker *worker = session->worker;
-	uint64_t one = 1;
 
 	/* Pairs with the acquire in lpd_session_take_status(). */
 	__atomic_fetch_or(&session->status, status, __ATOMIC_RELEASE);
-	if (!__atomic_exchange_n(&session->in_reports, 1, __ATOMIC_ACQ_REL)) {
-		session->next_in_reports =
-			__atomic_load_n(&worker->reports, __ATOMIC_RELAXED);
-		while (!__atomic_compare_exchange_n(
-			&worker->reports, &session->next_in_reports, session,
-			true, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
-			;
-	}
-	(void)!write(worker->report_fd, &one, sizeof(one));
+	if (!__atomic_exchange_n(&session->in_reports, 1, __ATOMIC_ACQ_REL))
+		lpd_session_push(&worker->reports, session,
+				 &session->next_in_reports);
+	wake_control_plane(worker);
 }
 
 void lpd_session_detached(struct lpd_session *session)
 {
 	struct lpd_worker *worker = session->worker;
-	uint64_t one = 1;
 
-	session->next_detached =
-		__atomic_load_n(&worker->detached, __ATOMIC_RELAXED);
 	/* Once it is in the list it may be freed. */
-	while (!__atomic_compare_exchange_n(&worker->detached,
-					    &session->next_detached, session,
-					    true, __ATOMIC_RELEASE,
-					    __ATOMIC_RELAXED))
-		;
-	(void)!write(worker->report_fd, &one, sizeof(one));
+	lpd_session_push(&worker->detached, session, &session->next_detached);
+	wake_control_plane(worker);
 }
 
 struct lpd_session *lpd_worker_take_detached(struct lpd_worker *worker)
