@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import json
 import os
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import lazypagesd
 from lazypagesd.closing import Closing
 from tests.bench.handlers import BenchError, pinned
 from tests.bench.layout import Layout
@@ -51,6 +53,8 @@ class Bench(Closing):
             paths = [SOURCES / source for source in sources]
             command: list[str | Path] = [*COMPILE, self.program(program), *paths]
             subprocess.run(command, check=True, timeout=60)
+        # As pip does, or PYTHONDONTWRITEBYTECODE would have each start compile it anew.
+        compileall.compile_dir(Path(lazypagesd.__file__).parent, quiet=1)
         # A session is a descriptor, here and in whoever serves.
         _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

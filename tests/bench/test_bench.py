@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+import lazypagesd
 from tests.bench.__main__ import PAGE, main, measure
 from tests.bench.bench import Bench
 from tests.bench.case import Case
@@ -50,6 +52,18 @@ def test_case_runs(bench: Bench, case: Case) -> None:
         assert all(sample["nr_wrong"] == 0 < sample["nr_touches"] for sample in samples)
     for result in outcome.results:
         assert len(result.ours) == len(result.others) > 0
+
+
+def test_daemon_is_compiled(bench: Bench) -> None:
+    """What is measured starts from byte code, as what pip has installed does."""
+    stale = []
+    for source in Path(lazypagesd.__file__).parent.rglob("*.py"):
+        compiled = Path(importlib.util.cache_from_source(str(source)))
+        # The header has the source's time at its third word (PEP 552).
+        header = compiled.read_bytes()[8:12] if compiled.exists() else b""
+        if header != struct.pack("<I", int(source.stat().st_mtime)):
+            stale.append(source.name)
+    assert not stale
 
 
 def test_ratio_is_the_median_of_turns() -> None:

@@ -17,6 +17,7 @@ main() {
 	install_packages
 	make_venv
 	install_project
+	compile_project
 	fetch_criu
 	fetch_varlinkctl
 }
@@ -118,6 +119,12 @@ install_project() {
 	step "build lazypagesd and install it into $VENV" \
 		"$VENV/bin/python" -m pip install -q -e . --group dev
 	echo "$state" >"$stamp"
+}
+
+# As pip does with all that it installs but what is editable: each daemon of a test would compile itself otherwise, where
+# PYTHONDONTWRITEBYTECODE is set.
+compile_project() {
+	"$VENV/bin/python" -m compileall -q lazypagesd
 }
 
 fetch_criu() {
