@@ -15,6 +15,12 @@
  * hypervisor takes away), then a message that is there now may have waited all
  * that time, milliseconds where somebody else is busy here: whoever yields
  * does not come before the others, as one who is woken does.
+ *
+ * If the kernel has switched right before a message, then whoever faulted runs
+ * here, too.  There was no wake-up to be saved, and to ask keeps him away: the
+ * kernel moves whom it wakes to a processor that nobody uses, which has to be
+ * woken.  So all that time was lost; and now and then we sleep, though to ask
+ * has paid, to let him come.
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -25,8 +31,14 @@
 
 #define MIN_POLL_NS 50000
 
-/* To yield takes longer if somebody else has run, for more than a moment. */
-#define YIELD_NS 100000
+/* To ask once takes longer if somebody else has run meanwhile. */
+#define ROUND_NS 3000
+
+/* And that much longer if it was for more than a moment. */
+#define BUSY_NS 100000
+
+/* So often in a row, at most, do we ask. */
+#define MAX_POLLS 255
 
 /*
  * That may lose us a 64th of the time waited, and so much at once if it has
@@ -61,19 +73,28 @@ static int poll_messages(struct lpd_worker *worker, struct epoll_event *ready,
 			 int max_ready, uint64_t began_ns, uint64_t until_ns)
 {
 	uint64_t end_ns = lpd_min(began_ns + poll_ns(worker), until_ns);
-	uint64_t last_ns = began_ns, now = began_ns;
+	uint64_t last_ns = began_ns, now = began_ns, lost_ns = 0;
+	bool shared = false, was_shared = false;
 	long before = nr_switches();
-	uint64_t lost_ns = 0;
 	int n = 0;
 
 	while (n == 0 && !lost_ns && now < end_ns) {
 		sched_yield();
 		n = epoll_wait(worker->epoll_fd, ready, max_ready, 0);
 		now = lpd_now_ns();
-		if (now - last_ns > YIELD_NS && nr_switches() != before)
+		was_shared = shared;
+		shared = now - last_ns > ROUND_NS && nr_switches() != before;
+		if (shared && now - last_ns > BUSY_NS)
 			lost_ns = now - last_ns;
 		last_ns = now;
 	}
+	/* Before epoll_wait(), or behind the one before. */
+	bool here = n > 0 && (shared || was_shared);
+	/* Twice is no chance. */
+	if (here && worker->was_here)
+		lost_ns = MAX_CREDIT_NS;
+	worker->was_here = here;
+	worker->nr_polls++;
 	LPD_COUNT(worker->polled_ns, now - began_ns);
 	worker->poll_credit_ns -= lost_ns;
 	return n;
@@ -97,7 +118,7 @@ static void learn(struct lpd_worker *worker, uint64_t waited_ns)
 static bool may_poll(const struct lpd_worker *worker)
 {
 	return worker->has_served && poll_ns(worker) &&
-	       worker->poll_credit_ns >= 0;
+	       worker->poll_credit_ns >= 0 && worker->nr_polls < MAX_POLLS;
 }
 
 static void earn(struct lpd_worker *worker, uint64_t waited_ns)
@@ -122,22 +143,18 @@ int lpd_worker_wait(struct lpd_worker *worker, struct epoll_event *ready,
 		    int max_ready, uint64_t until_ns)
 {
 	uint64_t began_ns = lpd_now_ns();
-	bool slept = false;
 	int n = 0;
 
 	if (may_poll(worker))
 		n = poll_messages(worker, ready, max_ready, began_ns, until_ns);
 	if (n == 0) {
-		slept = true;
+		worker->nr_polls = 0;
 		n = epoll_wait(worker->epoll_fd, ready, max_ready,
 			       ms_until(until_ns));
+		if (n > 0)
+			learn(worker, lpd_now_ns() - began_ns);
 	}
-	if (n > 0) {
-		uint64_t waited_ns = lpd_now_ns() - began_ns;
-
-		earn(worker, waited_ns);
-		if (slept)
-			learn(worker, waited_ns);
-	}
+	if (n > 0)
+		earn(worker, lpd_now_ns() - began_ns);
 	return n;
 }

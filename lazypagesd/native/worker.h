@@ -137,6 +137,8 @@ struct lpd_worker {
 	uint32_t has_served;    /* a session, in the turn before */
 	int64_t poll_credit_ns; /* it does not poll while that is negative */
 	uint64_t poll_ns;       /* so long it polls next: learnt */
+	uint32_t nr_polls;      /* since it last slept */
+	uint32_t was_here;      /* who faulted, when it last polled */
 	struct lpd_region runs[LPD_MAX_RUNS]; /* of the step */
 	/* What staging holds, if staged_session is not NULL. */
 	uint32_t staged_source;

@@ -88,18 +88,61 @@ async def test_worker_learns_when_polling_is_in_vain(bed: Bed) -> None:
     assert worker.pointer.poll_ns == 0
 
 
-async def test_worker_notices_that_it_shares_its_processor(bed: Bed) -> None:
-    """What it loses to others who run where it asks is counted, and is soon too much."""
-    victim, image, worker = serve(bed)
+@contextmanager
+def leaving(cpu: int) -> Iterator[None]:
+    """Let this thread run elsewhere, if it may."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, before - {cpu} or before)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def pin_to_the_first(worker: Worker) -> int:
+    """Let the worker run on one processor alone, which is returned."""
     cpu = min(os.sched_getaffinity(0))
     assert worker.thread_id is not None
     os.sched_setaffinity(worker.thread_id, {cpu})
-    with hog(cpu):
-        for page in range(0, NR_PAGES, 64):
-            await check(victim, image, page, 64)
-            if worker.pointer.poll_credit_ns < 0:
-                return
+    return cpu
+
+
+async def check_that_it_loses(victim: Victim, image: Image, worker: Worker, nr_pages: int) -> None:
+    """It soon loses more than it may, faulted at *nr_pages* at a time."""
+    for page in range(0, NR_PAGES, nr_pages):
+        await check(victim, image, page, nr_pages)
+        if worker.pointer.poll_credit_ns < 0:
+            return
     raise AssertionError(f"it has lost too little: {worker.pointer.poll_credit_ns}")
+
+
+async def test_worker_notices_that_others_use_its_processor(bed: Bed) -> None:
+    """What it loses to others who run where it asks is counted, and is soon too much."""
+    victim, image, worker = serve(bed)
+    with hog(pin_to_the_first(worker)):
+        await check_that_it_loses(victim, image, worker, 64)
+
+
+async def test_worker_notices_that_faults_come_from_its_processor(bed: Bed) -> None:
+    """To ask for them is to lose time: nobody has to be woken for them."""
+    victim, image, worker = serve(bed)
+    cpu = pin_to_the_first(worker)
+    os.sched_setaffinity(victim.pid, {cpu})
+    with leaving(cpu):
+        # One by one: the process is not to run for long.
+        await check_that_it_loses(victim, image, worker, 1)
+
+
+async def test_worker_that_has_polled_for_long_sleeps(bed: Bed) -> None:
+    """However well it pays: only beside one who sleeps is room for whoever is woken."""
+    victim, image, worker = serve(bed)
+    await bed.until_asleep()
+    worker.pointer.poll_ns = MAX_POLL_NS
+    worker.pointer.nr_polls = 255
+    await check(victim, image, 0)
+    await bed.until_asleep()
+    assert worker.statistics.polled_ns == 0
+    assert worker.pointer.nr_polls == 0
 
 
 async def test_worker_that_has_lost_too_much_sleeps(bed: Bed) -> None:
