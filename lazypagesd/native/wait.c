@@ -9,18 +9,19 @@
  * How long to ask is learnt from how long it took, as KVM does for a virtual
  * processor that halts (halt_poll_ns).
  *
- * KVM stops asking when the scheduler has somebody else to run.  We yield
- * instead: sched_yield() is over at once if nobody else can run here.  If it
- * is not, and the kernel has switched (ru_nivcsw counts that, and not what a
- * hypervisor takes away), then a message that is there now may have waited all
- * that time, milliseconds where somebody else is busy here: whoever yields
- * does not come before the others, as one who is woken does.
- *
- * If the kernel has switched right before a message, then whoever faulted runs
- * here, too.  There was no wake-up to be saved, and to ask keeps him away: the
- * kernel moves whom it wakes to a processor that nobody uses, which has to be
- * woken.  So all that time was lost; and now and then we sleep, though to ask
- * has paid, to let him come.
+ * KVM stops asking when the scheduler has somebody else to run.  So do we:
+ * sched_yield() is over at once if nobody else can run here.  If it is not, and
+ * the kernel has switched (ru_nivcsw counts that, and not what a hypervisor
+ * takes away), then somebody shares this processor with us.
+ * If that is who faults, then there was no wake-up to be saved, and to ask on
+ * would keep him away: the kernel moves whom it wakes to a processor that
+ * nobody uses, which has to be woken.
+ * If it is somebody who is busy here, then a message that is there now may have
+ * waited for milliseconds: whoever yields does not come before the others, as
+ * one who is woken does.
+ * So we sleep next time, too, and more often in a row the more often this is
+ * found.  Since he can only come while we sleep, we do so now and then in any
+ * case.
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -34,11 +35,8 @@
 /* To ask once takes longer if somebody else has run meanwhile. */
 #define ROUND_NS 3000
 
-/* And that much longer if it was for more than a moment. */
-#define BUSY_NS 100000
-
-/* So often in a row, at most, do we ask. */
-#define MAX_POLLS 255
+/* So often at most do we ask before we sleep, or sleep before we ask. */
+#define MAX_IN_A_ROW 127
 
 /*
  * That may lose us a 64th of the time waited, and so much at once if it has
@@ -63,40 +61,39 @@ static uint64_t max_poll_ns(const struct lpd_worker *worker)
 	return __atomic_load_n(&worker->max_poll_ns, __ATOMIC_RELAXED);
 }
 
-static uint64_t poll_ns(const struct lpd_worker *worker)
+/* The more often in a row we have shared the processor, the longer we sleep. */
+static void learn_place(struct lpd_worker *worker, bool shared)
 {
-	return lpd_min(worker->poll_ns, max_poll_ns(worker));
+	uint32_t more = lpd_min(2 * worker->max_sleeps + 1, MAX_IN_A_ROW);
+
+	worker->max_sleeps = shared ? more : 0;
+	worker->nr_sleeps = worker->max_sleeps;
 }
 
 /* Ask for messages until there are some, for as long as that may pay. */
 static int poll_messages(struct lpd_worker *worker, struct epoll_event *ready,
 			 int max_ready, uint64_t began_ns, uint64_t until_ns)
 {
-	uint64_t end_ns = lpd_min(began_ns + poll_ns(worker), until_ns);
-	uint64_t last_ns = began_ns, now = began_ns, lost_ns = 0;
-	bool shared = false, was_shared = false;
+	uint64_t poll_ns = lpd_min(worker->poll_ns, max_poll_ns(worker));
+	uint64_t end_ns = lpd_min(began_ns + poll_ns, until_ns);
+	uint64_t last_ns = began_ns, now = began_ns;
 	long before = nr_switches();
+	bool shared = false;
 	int n = 0;
 
-	while (n == 0 && !lost_ns && now < end_ns) {
+	while (n == 0 && !shared && now < end_ns) {
+		last_ns = now;
 		sched_yield();
 		n = epoll_wait(worker->epoll_fd, ready, max_ready, 0);
 		now = lpd_now_ns();
-		was_shared = shared;
 		shared = now - last_ns > ROUND_NS && nr_switches() != before;
-		if (shared && now - last_ns > BUSY_NS)
-			lost_ns = now - last_ns;
-		last_ns = now;
 	}
-	/* Before epoll_wait(), or behind the one before. */
-	bool here = n > 0 && (shared || was_shared);
-	/* Twice is no chance. */
-	if (here && worker->was_here)
-		lost_ns = MAX_CREDIT_NS;
-	worker->was_here = here;
-	worker->nr_polls++;
 	LPD_COUNT(worker->polled_ns, now - began_ns);
-	worker->poll_credit_ns -= lost_ns;
+	worker->nr_polls++;
+	if (shared)
+		worker->poll_credit_ns -= now - last_ns;
+	if (shared || n > 0)
+		learn_place(worker, shared);
 	return n;
 }
 
@@ -117,8 +114,8 @@ static void learn(struct lpd_worker *worker, uint64_t waited_ns)
 /* Only who has just been asked for something is asked again so soon. */
 static bool may_poll(const struct lpd_worker *worker)
 {
-	return worker->has_served && poll_ns(worker) &&
-	       worker->poll_credit_ns >= 0 && worker->nr_polls < MAX_POLLS;
+	return worker->has_served && worker->poll_ns && max_poll_ns(worker) &&
+	       worker->poll_credit_ns >= 0 && worker->nr_polls < MAX_IN_A_ROW;
 }
 
 static void earn(struct lpd_worker *worker, uint64_t waited_ns)
@@ -145,7 +142,9 @@ int lpd_worker_wait(struct lpd_worker *worker, struct epoll_event *ready,
 	uint64_t began_ns = lpd_now_ns();
 	int n = 0;
 
-	if (may_poll(worker))
+	if (worker->nr_sleeps)
+		worker->nr_sleeps--;
+	else if (may_poll(worker))
 		n = poll_messages(worker, ready, max_ready, began_ns, until_ns);
 	if (n == 0) {
 		worker->nr_polls = 0;

@@ -138,7 +138,8 @@ struct lpd_worker {
 	int64_t poll_credit_ns; /* it does not poll while that is negative */
 	uint64_t poll_ns;       /* so long it polls next: learnt */
 	uint32_t nr_polls;      /* since it last slept */
-	uint32_t was_here;      /* who faulted, when it last polled */
+	uint32_t nr_sleeps;     /* so often does it sleep before it polls */
+	uint32_t max_sleeps;    /* the same, when it had polled */
 	struct lpd_region runs[LPD_MAX_RUNS]; /* of the step */
 	/* What staging holds, if staged_session is not NULL. */
 	uint32_t staged_source;
