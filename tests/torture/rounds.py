@@ -29,8 +29,10 @@ PID = 77  # in the image, which knows nothing of the processes that run
 CRASHED = "crashed"
 SPARE_S = 60.0  # for start and end; a process finds out itself when it hangs
 FAULTS = re.compile(r"([0-9]+) faults served")
-# Of main.c's operations, those that hugetlbfs knows.
+# Of main.c's operations, those that hugetlbfs knows; and those that are told apart from what a
+# daemon had not noted when it was killed: all but guards (docs/explanation/correctness.md).
 OF_HUGE_PAGES = "numosdkalpcwrW|FKRVC"
+BESIDE_KILLS = "numogsydfkalpPXcwrW|FKRVC"
 RESULT = re.compile(r"([0-9]+) operations, ([0-9]+) forks, ([0-9]+) pages checked")
 
 
@@ -60,6 +62,13 @@ class Settings:
     def unit(self) -> int:
         """How many pages are there together."""
         return HUGE if self.huge else 1
+
+    @property
+    def wanted_operations(self) -> str:
+        """The letters of operations.c that main.c is told; empty: all of them."""
+        if self.operations or self.huge:
+            return self.operations or OF_HUGE_PAGES
+        return BESIDE_KILLS if self.nr_kills or self.crash else ""
 
     @property
     def sizes(self) -> list[str]:
@@ -286,8 +295,7 @@ def start_process(
     program: Path, work: Path, seed: int, settings: Settings
 ) -> subprocess.Popen[str]:
     """Start a process, which waits for a byte once it has connected."""
-    operations = settings.operations or (OF_HUGE_PAGES if settings.huge else "")
-    how = [str(settings.seconds), operations]
+    how = [str(settings.seconds), settings.wanted_operations]
     return subprocess.Popen(
         [program, "run", work, str(PID), str(seed), *settings.sizes, *how],
         stdin=subprocess.PIPE,

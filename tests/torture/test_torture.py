@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -114,6 +115,14 @@ def test_replay_command_names_the_settings_of_the_round(words: list[str]) -> Non
     again = parse(replay(options, settings, 14).split()[3:])
     assert settings_of(again, 14) == settings
     assert again.sanitize == options.sanitize
+
+
+def test_all_operations_but_guards_run_beside_kills() -> None:
+    """Whatever is added to operations.c is tried with daemons that are killed, too."""
+    table = Path(__file__).with_name("operations.c").read_text()
+    letters = set(re.findall(r"^\t{'(.)', ", table, re.MULTILINE))
+    assert set(Settings(nr_kills=1).wanted_operations) == letters - {".", "G", "U"}
+    assert Settings().wanted_operations == ""
 
 
 def test_engine_has_a_process_for_each_worker() -> None:
