@@ -90,8 +90,7 @@ static int poll_messages(struct lpd_worker *worker, struct epoll_event *ready,
 	}
 	LPD_COUNT(worker->polled_ns, now - began_ns);
 	worker->nr_polls++;
-	if (shared)
-		worker->poll_credit_ns -= now - last_ns;
+	worker->poll_credit_ns -= shared ? now - last_ns : 0;
 	if (shared || n > 0)
 		learn_place(worker, shared);
 	return n;
@@ -150,10 +149,14 @@ int lpd_worker_wait(struct lpd_worker *worker, struct epoll_event *ready,
 		worker->nr_polls = 0;
 		n = epoll_wait(worker->epoll_fd, ready, max_ready,
 			       ms_until(until_ns));
-		if (n > 0)
-			learn(worker, lpd_now_ns() - began_ns);
 	}
-	if (n > 0)
-		earn(worker, lpd_now_ns() - began_ns);
+	if (n <= 0)
+		return n;
+
+	uint64_t waited_ns = lpd_now_ns() - began_ns;
+
+	earn(worker, waited_ns);
+	if (!worker->nr_polls) /* it has slept */
+		learn(worker, waited_ns);
 	return n;
 }
