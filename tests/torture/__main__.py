@@ -31,7 +31,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--threads", type=int, default=4, help="of a process, an arena each (%(default)s)")
     add("--size", type=int, default=256, help="MiB of a process (%(default)s)")
     add("--processes", type=int, help="restores at a time (1, or one for each worker)")
-    add("--operations", default="", help="letters of operations.c; all by default")
+    add("--operations", default="", help="letters of operations.c (as many as apply)")
     add("--cold", action="store_true", help="begin with pages that are not in the page cache")
     add("--pace", default="", help="of the drop-in's drain, as of its --drain")
     add("--vary", action="store_true", help="other settings every round")

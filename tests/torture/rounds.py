@@ -66,8 +66,10 @@ class Settings:
     @property
     def wanted_operations(self) -> str:
         """The letters of operations.c that main.c is told; empty: all of them."""
-        if self.operations or self.huge:
-            return self.operations or OF_HUGE_PAGES
+        if self.operations:
+            return self.operations
+        if self.huge:
+            return OF_HUGE_PAGES
         return BESIDE_KILLS if self.nr_kills or self.crash else ""
 
     @property
