@@ -288,6 +288,24 @@ bool any_flag(const struct range *range, uint32_t flags)
 	return false;
 }
 
+void set_zero(struct range *range, uint32_t more_flags)
+{
+	for (size_t i = 0; i < range->nr; i++) {
+		range->pages[i].key = 0;
+		range->pages[i].flags &= ~PAGE_FREED;
+		range->pages[i].flags |= more_flags;
+	}
+}
+
+void change_flag(struct range *range, uint32_t flag, bool set)
+{
+	for (size_t i = 0; i < range->nr; i++) {
+		range->pages[i].flags &= ~flag;
+		if (set)
+			range->pages[i].flags |= flag;
+	}
+}
+
 static void wipe_page(struct page *page)
 {
 	page->flags &= ~(PAGE_FREED | PAGE_GUARD);

@@ -25,6 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define READ_WRITE     (PROT_READ | PROT_WRITE)
 #define PAGE_SIZE      ((size_t)4096)
 #define WORDS_PER_PAGE (PAGE_SIZE / sizeof(uint64_t))
 #define PAGES_PER_MIB  ((size_t)256)
@@ -151,6 +152,9 @@ void remove_range(struct arena *arena, struct range *range);
 /* Join what can be joined. */
 void join_ranges(struct arena *arena);
 bool any_flag(const struct range *range, uint32_t flags);
+void change_flag(struct range *range, uint32_t flag, bool set);
+/* Record that all its pages are zeros, and more_flags of each. */
+void set_zero(struct range *range, uint32_t more_flags);
 /* Forget what a forked child was not given, and what was wiped for it. */
 void drop_unforked(struct arena *arena);
 
@@ -170,12 +174,12 @@ const char *operation_name(unsigned int what);
 /* ---- mappings.c ---- */
 
 struct range *choose_range(struct arena *arena);
+/* A piece of a random range, made a range of its own; NULL: no room. */
+struct range *choose_piece(struct arena *arena);
 /* Of a piece, in pages: mostly few, and whole units. */
 size_t choose_length(struct arena *arena);
 /* mmap of memory like an arena's. */
 char *map_pages(char *hint, size_t nr, int prot, int more_flags);
-/* Make every page of an arena readable. */
-void unprotect_all(struct arena *arena);
 void unmap_range(struct arena *arena, struct range *range);
 void map_new(struct arena *arena);
 void unmap(struct arena *arena);
@@ -184,16 +188,21 @@ void move_to_own(struct arena *arena);
 void grow(struct arena *arena);
 void shrink(struct arena *arena);
 void move_and_stay(struct arena *arena);
+
+/* ---- advice.c ---- */
+
 void drop(struct arena *arena);
 void free_lazily(struct arena *arena);
 void keep_from_children(struct arena *arena);
+void wipe_in_children(struct arena *arena);
+void guard(struct arena *arena);
+void unguard(struct arena *arena);
 void advise(struct arena *arena);
 void lock_for_a_while(struct arena *arena);
 void protect(struct arena *arena);
 void protect_page(struct arena *arena);
-void wipe_in_children(struct arena *arena);
-void guard(struct arena *arena);
-void unguard(struct arena *arena);
+/* Make every page of an arena readable. */
+void unprotect_all(struct arena *arena);
 
 /* ---- content.c ---- */
 
