@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lazypagesd.images.mm import PAGE_SIZE
+from lazypagesd.images.pagemap import Region
 from lazypagesd.images.writer import (
     LAZY,
     PARENT,
@@ -170,6 +171,35 @@ def test_neighbouring_entries_are_one_region(tmp_path: Path) -> None:
     write_images(tmp_path, [task(*(ImageEntry(addr(i)) for i in range(16)))])
     with load(tmp_path) as checkpoint:
         assert checkpoint.page_map(7).nr_regions == 1
+
+
+def test_entries_longer_than_4_gib_are_laid_flat(tmp_path: Path) -> None:
+    """Sizes in bytes do not fit 32 bits as numbers of pages do, in a parent neither."""
+    nr_pages = (5 << 30) // PAGE_SIZE
+    vmas = (anon_vma(BASE, 2 * nr_pages),)
+    own = (ImageEntry(addr(0), nr_pages), lazy_in_parent(nr_pages, nr_pages))
+    below = present(0, 2 * nr_pages)
+    write_images(tmp_path / "below", [ImageTask(7, vmas, (below,))])
+    write_images(tmp_path / "top", [ImageTask(7, vmas, own)], parent="../below")
+    os.truncate(tmp_path / "below/pages-1.img", 2 * nr_pages * PAGE_SIZE)
+    os.truncate(tmp_path / "top/pages-1.img", nr_pages * PAGE_SIZE)
+    with load(tmp_path / "top") as checkpoint:
+        first, second = checkpoint.page_map(7)
+    assert first == Region(addr(0), nr_pages, 0, source=0, first_bit=0)
+    assert second == Region(
+        addr(nr_pages), nr_pages, nr_pages * PAGE_SIZE, source=1, first_bit=nr_pages
+    )
+
+
+def test_long_neighbouring_entries_are_one_region(tmp_path: Path) -> None:
+    """Entries of 3 GiB each, side by side in memory and in the file, make one of 9 GiB."""
+    nr_pages = (3 << 30) // PAGE_SIZE
+    entries = tuple(ImageEntry(addr(i * nr_pages), nr_pages) for i in range(3))
+    write_images(tmp_path, [ImageTask(7, (anon_vma(BASE, 3 * nr_pages),), entries)])
+    os.truncate(tmp_path / "pages-1.img", 3 * nr_pages * PAGE_SIZE)
+    with load(tmp_path) as checkpoint:
+        (region,) = checkpoint.page_map(7)
+    assert region == Region(addr(0), 3 * nr_pages, 0, source=0, first_bit=0)
 
 
 def test_closing_twice_does_nothing(tmp_path: Path) -> None:
