@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from lazypagesd.images import wire
 from lazypagesd.images.directory import ImageDirectory
 from lazypagesd.images.framing import Framing, ImageFile, Magic
-from lazypagesd.images.mm import PAGE_SIZE
 from lazypagesd.images.refusals import check, new_error
 from lazypagesd.native import ffi, lib
 
@@ -63,7 +62,6 @@ def _decode(image: ImageFile, array: CData, capacity: int) -> CData:
     pagemap = ffi.new("struct lpd_pagemap *")
     pagemap.entries = array
     pagemap.capacity = capacity
-    pagemap.page_size = PAGE_SIZE
     pagemap.file_size = image.size
     pagemap.position = image.position
     error = new_error()

@@ -82,7 +82,7 @@ class _Chain:
         )
         self._vmas = ffi.new("struct lpd_range[]", lazy)
         self._chain = ffi.new(
-            "struct lpd_chain *", (self._levels, self._vmas, len(lazy), PAGE_SIZE, len(levels))
+            "struct lpd_chain *", (self._levels, self._vmas, len(lazy), len(levels))
         )
 
     def flatten(self, regions: CData, capacity: int) -> int:

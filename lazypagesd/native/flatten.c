@@ -47,10 +47,15 @@ static int refuse(struct flattening *f, enum lpd_image_fault fault,
 	return -EBADMSG;
 }
 
-static uint64_t entry_end(const struct flattening *f,
-			  const struct lpd_entry *entry)
+/* Of up to 2^32 pages, which is more than 32 bits of bytes. */
+static uint64_t size_of(uint64_t nr_pages)
 {
-	return entry->start + entry->nr_pages * f->chain->page_size;
+	return nr_pages * LPD_PAGE_SIZE;
+}
+
+static uint64_t entry_end(const struct lpd_entry *entry)
+{
+	return entry->start + size_of(entry->nr_pages);
 }
 
 /* Write the region that has been growing; there is none before the first. */
@@ -70,8 +75,8 @@ static int last_flush(struct flattening *f)
 static bool last_takes(const struct flattening *f, const struct piece *piece)
 {
 	const struct lpd_region *last = &f->last;
-	uint64_t size = last->nr_pages * f->chain->page_size;
-	uint64_t nr_pages = (piece->end - piece->start) / f->chain->page_size;
+	uint64_t size = size_of(last->nr_pages);
+	uint64_t nr_pages = (piece->end - piece->start) / LPD_PAGE_SIZE;
 
 	return size && f->last_vma == f->vma && last->source == piece->level &&
 	       last->start + size == piece->start &&
@@ -82,7 +87,7 @@ static bool last_takes(const struct flattening *f, const struct piece *piece)
 /* A piece is no longer than its entry, whose pages are counted in 32 bits. */
 static int piece_add(struct flattening *f, const struct piece *piece)
 {
-	uint32_t nr_pages = (piece->end - piece->start) / f->chain->page_size;
+	uint32_t nr_pages = (piece->end - piece->start) / LPD_PAGE_SIZE;
 	int r;
 
 	if (last_takes(f, piece)) {
@@ -104,13 +109,13 @@ static int piece_add(struct flattening *f, const struct piece *piece)
 }
 
 /* The entry of a level at addr, or NULL; addr never decreases. */
-static const struct lpd_entry *
-level_find(const struct flattening *f, struct lpd_level *level, uint64_t addr)
+static const struct lpd_entry *level_find(struct lpd_level *level,
+					  uint64_t addr)
 {
 	while (level->cursor < level->nr_entries) {
 		const struct lpd_entry *entry = &level->entries[level->cursor];
 
-		if (addr < entry_end(f, entry))
+		if (addr < entry_end(entry))
 			return addr >= entry->start ? entry : NULL;
 		level->cursor++;
 	}
@@ -124,11 +129,11 @@ static int piece_resolve(struct flattening *f, struct piece *piece)
 
 	for (uint32_t i = 0; i < f->chain->nr_levels; i++) {
 		const struct lpd_entry *entry =
-			level_find(f, &f->chain->levels[i], addr);
+			level_find(&f->chain->levels[i], addr);
 
 		if (!entry)
 			return refuse(f, LPD_IMAGE_NOT_IN_PARENT, i, addr);
-		piece->end = min_u64(piece->end, entry_end(f, entry));
+		piece->end = min_u64(piece->end, entry_end(entry));
 		if (entry->flags & LPD_ENTRY_PRESENT) {
 			piece->offset = entry->offset + (addr - entry->start);
 			piece->level = i;
@@ -158,7 +163,7 @@ static int range_flatten(struct flattening *f, uint64_t start, uint64_t end)
 
 static int entry_flatten(struct flattening *f, const struct lpd_entry *entry)
 {
-	uint64_t end = entry_end(f, entry);
+	uint64_t end = entry_end(entry);
 
 	for (; f->vma < f->chain->nr_vmas; f->vma++) {
 		const struct lpd_range *vma = &f->chain->vmas[f->vma];

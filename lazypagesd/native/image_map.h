@@ -67,7 +67,6 @@ struct lpd_pagemap {
 	struct lpd_entry *entries;
 	uint64_t capacity;
 	uint64_t nr_entries;
-	uint64_t page_size;
 	uint64_t file_size;
 	uint64_t position;   /* of the next record, in the file */
 	uint64_t pages_size; /* bytes of the pages file spoken for so far */
@@ -107,7 +106,6 @@ struct lpd_chain {
 	struct lpd_level *levels;
 	const struct lpd_range *vmas;
 	uint64_t nr_vmas;
-	uint64_t page_size;
 	uint32_t nr_levels;
 };
 

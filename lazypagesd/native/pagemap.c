@@ -154,11 +154,11 @@ static int entry_append(struct lpd_pagemap *map, const struct message *message,
 		return refuse(refusal, LPD_IMAGE_NR_PAGES, nr_pages, NULL);
 	if (!flags_valid(flags))
 		return refuse(refusal, LPD_IMAGE_FLAGS, flags, NULL);
-	if (start % map->page_size)
+	if (start % LPD_PAGE_SIZE)
 		return refuse(refusal, LPD_IMAGE_UNALIGNED, start, NULL);
 	/* In this order nothing overflows: nr_pages is 32 bits by now. */
 	if (start >= LPD_USER_SPACE_END ||
-	    nr_pages * map->page_size > LPD_USER_SPACE_END - start)
+	    nr_pages * LPD_PAGE_SIZE > LPD_USER_SPACE_END - start)
 		return refuse(refusal, LPD_IMAGE_PAST_LIMIT, start, NULL);
 	if (start < map->end)
 		return refuse(refusal, LPD_IMAGE_UNSORTED, start, NULL);
@@ -171,9 +171,9 @@ static int entry_append(struct lpd_pagemap *map, const struct message *message,
 		.nr_pages = (uint32_t)nr_pages,
 		.flags = flags,
 	};
-	map->end = start + nr_pages * map->page_size;
+	map->end = start + nr_pages * LPD_PAGE_SIZE;
 	if (flags & LPD_ENTRY_PRESENT)
-		map->pages_size += nr_pages * map->page_size;
+		map->pages_size += nr_pages * LPD_PAGE_SIZE;
 	return 0;
 }
 

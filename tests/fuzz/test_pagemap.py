@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lazypagesd.images.mm import PAGE_SIZE
 from lazypagesd.images.refusals import ADDRESSED, WORDS
 from lazypagesd.native import ffi, lib
 from tests.fuzz.guarded import Guarded
@@ -61,7 +60,7 @@ def decode(data: bytes, capacity: int, sizes: list[int]) -> Decoded:
     entries = Guarded(capacity * ENTRY)
     pagemap = ffi.new("struct lpd_pagemap *")
     pagemap.entries, pagemap.capacity = entries.as_array("struct lpd_entry"), capacity
-    pagemap.page_size, pagemap.file_size = PAGE_SIZE, len(data)
+    pagemap.file_size = len(data)
     error = ffi.new("struct lpd_image_error *")
     result, pending = 0, list(reversed(sizes))
     while not result and pagemap.position < len(data):
@@ -97,7 +96,7 @@ def test_pieces_decode_as_the_whole_does(data: bytes, sizes: list[int], capacity
 def test_count_is_what_is_decoded_and_is_bounded_by_the_file(data: bytes) -> None:
     """No more entries are counted than there is room for, and no fewer than are decoded."""
     pagemap = ffi.new("struct lpd_pagemap *")
-    pagemap.page_size, pagemap.file_size = PAGE_SIZE, len(data)
+    pagemap.file_size = len(data)
     error = ffi.new("struct lpd_image_error *")
     piece = Guarded.of(data)
     result = lib.lpd_pagemap_decode(pagemap, piece.as_array("uint8_t"), piece.size, error)
@@ -128,7 +127,6 @@ class Chain:
                 self._levels.as_array("struct lpd_level"),
                 ranges.as_array("struct lpd_range"),
                 len(vmas),
-                PAGE_SIZE,
                 len(levels),
             ),
         )

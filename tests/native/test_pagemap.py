@@ -38,7 +38,7 @@ def decode(data: bytes, *, capacity: int = 64, count_only: bool = False) -> list
     array = ffi.NULL if count_only else ffi.new("struct lpd_entry[]", capacity)
     pagemap = ffi.new("struct lpd_pagemap *")
     pagemap.entries, pagemap.capacity = array, capacity
-    pagemap.page_size, pagemap.file_size = PAGE_SIZE, len(data)
+    pagemap.file_size = len(data)
     error = ffi.new("struct lpd_image_error *")
     buffer = ffi.from_buffer("uint8_t[]", data)
     result = lib.lpd_pagemap_decode(pagemap, buffer, len(data), error)
@@ -212,7 +212,7 @@ def test_decoding_stops_at_capacity() -> None:
     pagemap = ffi.new("struct lpd_pagemap *")
     array = ffi.new("struct lpd_entry[]", 1)
     pagemap.entries, pagemap.capacity = array, 1
-    pagemap.page_size, pagemap.file_size = PAGE_SIZE, len(data)
+    pagemap.file_size = len(data)
     error = ffi.new("struct lpd_image_error *")
     buffer = ffi.from_buffer("uint8_t[]", data)
     result = lib.lpd_pagemap_decode(pagemap, buffer, len(data), error)
@@ -225,7 +225,7 @@ def test_record_cut_by_the_buffer_is_left_for_the_next() -> None:
     pagemap = ffi.new("struct lpd_pagemap *")
     array = ffi.new("struct lpd_entry[]", 2)
     pagemap.entries, pagemap.capacity = array, 2
-    pagemap.page_size, pagemap.file_size = PAGE_SIZE, len(data)
+    pagemap.file_size = len(data)
     error = ffi.new("struct lpd_image_error *")
     buffer = ffi.from_buffer("uint8_t[]", data)
     assert lib.lpd_pagemap_decode(pagemap, buffer, len(data) - 1, error) == 0
