@@ -61,9 +61,7 @@ def flatten(
     pages files.  Raises ImageError if a lazy page is in none of them.
     """
     chain = _Chain(levels, vmas)
-    nr_regions = chain.flatten(ffi.NULL, 0)
-    regions = new_uncleared("struct lpd_region[]", nr_regions)
-    chain.flatten(regions, nr_regions)
+    regions, nr_regions = chain.flatten()
     nr_pages = 0
     if nr_regions:
         last = regions[nr_regions - 1]
@@ -85,10 +83,13 @@ class _Chain:
             "struct lpd_chain *", (self._levels, self._vmas, len(lazy), len(levels))
         )
 
-    def flatten(self, regions: CData, capacity: int) -> int:
+    def flatten(self) -> tuple[CData, int]:
+        # What is not needed of so much room is never touched, and so no memory.
+        capacity = self._chain.nr_vmas + sum(entries.count for entries in self._entries)
+        regions = new_uncleared("struct lpd_region[]", capacity)
         error = new_error()
         count = ffi.new("uint64_t *")
         result = lib.lpd_chain_flatten(self._chain, regions, capacity, error, count)
-        assert result != -errno.ENOSPC, "the same chain had fewer regions when they were counted"
+        assert result != -errno.ENOSPC, "more regions than entries and VMAs"
         check(result, error, self._names)
-        return int(count[0])
+        return regions, int(count[0])

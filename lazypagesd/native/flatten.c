@@ -12,8 +12,8 @@
 
 struct flattening {
 	const struct lpd_chain *chain;
-	uint64_t vma;               /* cursor in the chain's VMAs */
-	struct lpd_region *regions; /* NULL: count only */
+	uint64_t vma; /* cursor in the chain's VMAs */
+	struct lpd_region *regions;
 	uint64_t capacity;
 	uint64_t nr_regions;
 	struct lpd_region last; /* grows until something does not fit it */
@@ -63,12 +63,9 @@ static int last_flush(struct flattening *f)
 {
 	if (!f->last.nr_pages)
 		return 0;
-	if (f->regions) {
-		if (f->nr_regions == f->capacity)
-			return -ENOSPC;
-		f->regions[f->nr_regions] = f->last;
-	}
-	f->nr_regions++;
+	if (f->nr_regions == f->capacity)
+		return -ENOSPC;
+	f->regions[f->nr_regions++] = f->last;
 	return 0;
 }
 

@@ -113,7 +113,8 @@ struct lpd_chain {
  * Lay a chain flat.  The regions are what of the LAZY entries of levels[0]
  * lies in a VMA, cut at the VMAs' ends, each with the level that has its
  * bytes as its source; neighbours in address, VMA and file are one region.
- * With regions NULL they are only counted.
+ * Each begins where an entry or a VMA does, or where an entry of a parent
+ * ends: so there are no more of them than entries and VMAs together.
  *
  * Returns 0, -EBADMSG (and *ret_error), or -ENOSPC past capacity.
  */
