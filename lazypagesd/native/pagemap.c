@@ -52,7 +52,7 @@ static int refuse(struct refusal *refusal, enum lpd_image_fault fault,
 	return -EBADMSG;
 }
 
-static int varint_read(struct bytes *bytes, uint64_t *ret_value)
+static int long_varint_read(struct bytes *bytes, uint64_t *ret_value)
 {
 	uint64_t value = 0;
 
@@ -69,6 +69,15 @@ static int varint_read(struct bytes *bytes, uint64_t *ret_value)
 		}
 	}
 	return -EBADMSG;
+}
+
+/* Most are one byte: all tags, flags, and short runs of pages. */
+static inline int varint_read(struct bytes *bytes, uint64_t *ret_value)
+{
+	if (bytes->at == bytes->end || *bytes->at > 0x7f)
+		return long_varint_read(bytes, ret_value);
+	*ret_value = *bytes->at++;
+	return 0;
 }
 
 static int field_read(struct bytes *bytes, struct message *message,
