@@ -414,7 +414,8 @@ void lpd_session_activate(struct lpd_worker *worker,
 
 /*
  * Wait for messages, or for what else wakes a worker, until until_ns (of
- * lpd_now_ns(); UINT64_MAX: for ever).  Returns as epoll_wait() does.
+ * lpd_now_ns(); UINT64_MAX: for ever).  Returns as epoll_wait() does, and
+ * leaves in now_ns when.
  */
 int lpd_worker_wait(struct lpd_worker *worker, struct epoll_event *ready,
 		    int max_ready, uint64_t until_ns);

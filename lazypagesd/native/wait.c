@@ -127,10 +127,11 @@ static void earn(struct lpd_worker *worker, uint64_t waited_ns)
 
 static int ms_until(uint64_t until_ns)
 {
-	uint64_t now = lpd_now_ns();
-
 	if (until_ns == UINT64_MAX)
 		return -1;
+
+	uint64_t now = lpd_now_ns();
+
 	return (lpd_max(until_ns, now) - now + LPD_NS_PER_MS - 1) /
 	       LPD_NS_PER_MS;
 }
@@ -138,7 +139,7 @@ static int ms_until(uint64_t until_ns)
 int lpd_worker_wait(struct lpd_worker *worker, struct epoll_event *ready,
 		    int max_ready, uint64_t until_ns)
 {
-	uint64_t began_ns = lpd_now_ns();
+	uint64_t began_ns = worker->now_ns;
 	int n = 0;
 
 	if (worker->nr_sleeps)
@@ -150,10 +151,11 @@ int lpd_worker_wait(struct lpd_worker *worker, struct epoll_event *ready,
 		n = epoll_wait(worker->epoll_fd, ready, max_ready,
 			       ms_until(until_ns));
 	}
+	worker->now_ns = lpd_now_ns();
 	if (n <= 0)
 		return n;
 
-	uint64_t waited_ns = lpd_now_ns() - began_ns;
+	uint64_t waited_ns = worker->now_ns - began_ns;
 
 	earn(worker, waited_ns);
 	if (!worker->nr_polls) /* it has slept */

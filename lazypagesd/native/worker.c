@@ -305,25 +305,25 @@ static uint64_t wait_until(struct lpd_worker *worker)
 	return until_ns;
 }
 
-/* Count a turn that began when epoll_wait() returned; return its end. */
-static uint64_t end_turn(struct lpd_worker *worker, uint64_t began_ns)
+/* Count a turn; it ends now. */
+static void end_turn(struct lpd_worker *worker, uint64_t began_ns)
 {
-	uint64_t now = lpd_now_ns();
-	uint64_t ns = now - began_ns;
+	worker->now_ns = lpd_now_ns();
+
+	uint64_t ns = worker->now_ns - began_ns;
 
 	LPD_COUNT(worker->busy_ns, ns);
 	if (ns > worker->longest_turn_ns)
 		LPD_COUNT(worker->longest_turn_ns,
 			  ns - worker->longest_turn_ns);
-	return now;
 }
 
 int lpd_worker_run(struct lpd_worker *worker)
 {
 	struct epoll_event ready[MAX_READY];
-	uint64_t turn_ns = lpd_now_ns();
 
-	__atomic_store_n(&worker->began_ns, turn_ns, __ATOMIC_RELAXED);
+	worker->now_ns = lpd_now_ns();
+	__atomic_store_n(&worker->began_ns, worker->now_ns, __ATOMIC_RELAXED);
 	while (!__atomic_load_n(&worker->stop, __ATOMIC_ACQUIRE)) {
 		bool inbox = false;
 		uint64_t until_ns = wait_until(worker);
@@ -333,8 +333,8 @@ int lpd_worker_run(struct lpd_worker *worker)
 					      MAX_READY, 0);
 
 		/* Who has not waited has been at it since the last turn. */
-		if (until_ns)
-			turn_ns = lpd_now_ns();
+		uint64_t began_ns = worker->now_ns;
+
 		LPD_COUNT(worker->nr_turns, 1);
 		if (n < 0 && errno != EINTR)
 			return -errno;
@@ -350,7 +350,7 @@ int lpd_worker_run(struct lpd_worker *worker)
 			take_inbox(worker);
 		if (worker->active)
 			step(worker);
-		turn_ns = end_turn(worker, turn_ns);
+		end_turn(worker, began_ns);
 	}
 	return 0;
 }

@@ -129,6 +129,7 @@ struct lpd_worker {
 	uint64_t longest_turn_ns;
 
 	/* The worker's own. */
+	uint64_t now_ns; /* when it has last waited, or ended a turn */
 	struct lpd_session *active; /* whose turn it is, in a ring */
 	uint32_t nr_active;
 	uint32_t nr_idle_steps; /* turns in a row that could do nothing */
