@@ -1,5 +1,5 @@
 /*
- * bare [-n] [-d] [-p] [-s FD] REGIONS PAGES: the least that a page fault
+ * bare [-n] [-d] [-p] [-r] [-s FD] REGIONS PAGES: the least that a page fault
  * handler can do, to measure others by: epoll, read, COPY out of a mapping of
  * the pages file.
  *
@@ -11,6 +11,7 @@
  *   -n     fill what is missing of the 64 KiB around a fault, in the same COPY
  *   -d     fill the rest when nobody waits, in pieces from 64 KiB up to 1 MiB
  *   -p     ask for messages all the time, and never sleep
+ *   -r     read what is to be filled, which fails where the file is cut off
  *   -s FD  say that it is ready with a zero byte
  */
 #define _GNU_SOURCE
@@ -24,6 +25,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 
 #define WINDOW       (64ull << 10)
@@ -40,10 +42,12 @@ static struct {
 	bool neighbourhood;
 	bool drain;
 	bool poll;
+	bool read;
 	int status_fd;
 } options = {.status_fd = -1};
 
 static const uint8_t *pages;
+static int pages_fd;
 static const struct region *regions;
 static uint64_t nr_regions;
 static uint8_t **filled; /* of each region, a byte a page */
@@ -79,6 +83,8 @@ static void load(const char *regions_path, const char *pages_path)
 	uint64_t size;
 
 	pages = map_file(pages_path, &size);
+	pages_fd = open(pages_path, O_RDONLY | O_CLOEXEC);
+	demand(pages_fd >= 0, pages_path);
 	regions = map_file(regions_path, &size);
 	nr_regions = size / sizeof(*regions);
 	filled = calloc(nr_regions, sizeof(*filled));
@@ -119,12 +125,25 @@ static void end(void)
 	_exit(0);
 }
 
+static const uint8_t *bytes_at(uint64_t offset, uint64_t len)
+{
+	static uint8_t buffer[MAX_PIECE] __attribute__((aligned(PAGE_SIZE)));
+	struct iovec iov = {buffer, len};
+
+	if (!options.read)
+		return pages + offset;
+	demand(preadv2(pages_fd, &iov, 1, offset, RWF_NOWAIT) == (ssize_t)len,
+	       "preadv2");
+	return buffer;
+}
+
 static void copy(uint64_t region, uint64_t page, uint64_t nr)
 {
 	const struct region *of = &regions[region];
+	uint64_t offset = of->offset + page * PAGE_SIZE;
 	struct uffdio_copy copy = {
 		.dst = of->start + page * PAGE_SIZE,
-		.src = (uintptr_t)pages + of->offset + page * PAGE_SIZE,
+		.src = (uintptr_t)bytes_at(offset, nr * PAGE_SIZE),
 		.len = nr * PAGE_SIZE,
 	};
 
@@ -316,10 +335,11 @@ int main(int argc, char **argv)
 	int option;
 	int32_t pid;
 
-	while ((option = getopt(argc, argv, "ndps:")) != -1) {
+	while ((option = getopt(argc, argv, "ndprs:")) != -1) {
 		options.neighbourhood |= option == 'n';
 		options.drain |= option == 'd';
 		options.poll |= option == 'p';
+		options.read |= option == 'r';
 		if (option == 's')
 			options.status_fd = atoi(optarg);
 	}

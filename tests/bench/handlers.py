@@ -81,11 +81,17 @@ class Bare:
     neighbourhood: bool = False
     drain: bool = False
     poll: bool = False
+    read: bool = False
     cpus: str = ""
 
     def command(self, programs: Programs, images: Path, status_fd: int) -> list[str | Path]:
         """Return the command."""
-        wanted = {"-n": self.neighbourhood, "-d": self.drain, "-p": self.poll}
+        wanted = {
+            "-n": self.neighbourhood,
+            "-d": self.drain,
+            "-p": self.poll,
+            "-r": self.read,
+        }
         flags = [flag for flag, is_wanted in wanted.items() if is_wanted]
         return [
             programs.program("bare"),
@@ -102,6 +108,7 @@ OURS_LAZY = Ours(("--drain", "lazy"))
 CRIU = Criu()
 BARE = Bare()
 BARE_POLLING = Bare(poll=True)
+BARE_READING = Bare(read=True)
 BARE_FILLING = Bare(neighbourhood=True, drain=True)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.bench.bench import Bench
 from tests.bench.case import Case
 from tests.bench.handlers import BARE, BARE_FILLING, OURS, Ours
@@ -29,6 +31,12 @@ def drain_alone(bench: Bench) -> Outcome:
             "copy loop",
             lambda: bench.copy(memory, 1, cpus=ONE_CPU),
             (Reach("total_ns", 1 / 0.9),),
+            bench.pairs(),
+        ),
+        Rival(
+            "bare loop that drains",
+            lambda: scene.touch(replace(BARE_FILLING, cpus=ONE_CPU), FILLED),
+            (Reach("total_ns"),),
             bench.pairs(),
         ),
         name="ours, 1 worker",

@@ -18,6 +18,7 @@ from tests.bench.case import Case
 from tests.bench.handlers import (
     BARE,
     BARE_POLLING,
+    BARE_READING,
     OURS_LAZY,
     Handler,
     Serving,
@@ -135,6 +136,12 @@ def busy_fault(bench: Bench) -> Outcome:
                 "bare loop",
                 lambda: scene.touch(replace(BARE, cpus=ONE_CPU), touching),
                 (Reach("faults_p50_ns", 1.15), Reach("faults_p99_ns", 1.5)),
+                bench.pairs(),
+            ),
+            Rival(
+                "bare loop that reads",
+                lambda: scene.touch(replace(BARE_READING, cpus=ONE_CPU), touching),
+                (Reach("faults_p50_ns"),),
                 bench.pairs(),
             ),
             name=f"ours, {name}",
