@@ -40,7 +40,6 @@ lint: bootstrap
 	@$(PYTHON) -m pytest -q tests/test_style.py tests/test_layers.py $(PYTEST_ARGS)
 
 bench: bootstrap
-	@$(PYTHON) -m pip install -q --group bench
 	@$(PYTHON) -m tests.bench $(CASE) $(if $(CASE),,--charts) $(BENCH_ARGS)
 
 torture: bootstrap

@@ -1,8 +1,7 @@
-"""The charts of docs/explanation/performance.md; the one module that needs matplotlib."""
+"""The charts of docs/explanation/performance.md."""
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,10 @@ GOOD, BAD, OURS, THEIRS = "#2a7f62", "#c0504d", "#1f4e79", "#b07d2b"
 
 def draw_all(report: Report, directory: Path) -> list[Path]:
     """Draw every chart that the report has figures for, and return where they are."""
-    try:
-        # It has types in some versions, and need not be there.
-        matplotlib: Any = importlib.import_module("matplotlib")
-        pyplot: Any = importlib.import_module("matplotlib.pyplot")
-    except ImportError:
-        raise SystemExit("matplotlib: not installed; pip install --group bench") from None
+    # Here, because it takes a second, and tests of other things import this module, too.
+    import matplotlib
+    from matplotlib import pyplot
+
     # The same figures make the same file.
     matplotlib.rcParams.update({"svg.hashsalt": "bench", "font.size": 9})
     directory.mkdir(parents=True, exist_ok=True)
