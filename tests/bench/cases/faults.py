@@ -74,7 +74,7 @@ def lone_fault(bench: Bench) -> Outcome:
     woken on the processor of whoever wakes it, and neither has to be woken then.
     """
     scene = bench.handed_over(layout(bench))
-    nr_touches, nr_seldom = bench.pick(2000, 50), bench.pick(200, 10)
+    nr_touches, nr_seldom = bench.pick(1000, 50), bench.pick(100, 10)
     shown = Reach("faults_p50_ns")
     wanted = Reach("faults_p50_ns", 0.35)
 

@@ -15,7 +15,7 @@ RANDOM = Touching("random")
 SEQUENTIAL = Touching("sequential")
 WITHIN_BARE = 1.2
 # With criu, whose turns may take minutes.
-PATIENCE_S = 20.0
+PATIENCE_S = 10.0
 
 
 def restored(
