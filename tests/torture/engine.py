@@ -182,7 +182,9 @@ def main() -> int:
         page_map = checkpoint.page_map(options.pid)
         findings = asyncio.run(serve(engine, page_map, listener, options.processes))
     findings.lines += audit(engine, options.processes, huge=options.huge)
-    print(summary(Counters.total(session.counters for session in engine.owed)))
+    counters = Counters.total(session.counters for session in engine.owed)
+    print(summary(counters))
+    print(f"{counters.orders_guessed} orders guessed")
     print(*findings.lines, sep="\n")
     return 1 if findings.lines else 0
 

@@ -29,6 +29,8 @@ PID = 77  # in the image, which knows nothing of the processes that run
 CRASHED = "crashed"
 SPARE_S = 60.0  # for start and end; a process finds out itself when it hangs
 FAULTS = re.compile(r"([0-9]+) faults served")
+# Of engine.py; and the last number of the last line of the drop-in's statistics.
+GUESSED = re.compile(r"([0-9]+) orders guessed|guessed\n(?:[ \w.]+\n)*[ \w.]* ([0-9]+)\n")
 # Of main.c's operations, those that hugetlbfs knows; and those that are told apart from what a
 # daemon had not noted when it was killed: all but guards (docs/explanation/correctness.md).
 OF_HUGE_PAGES = "numosdkalpcwrW|FKRVC"
@@ -86,7 +88,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a round did; *finding* is empty if all was as it must be."""
+    """What a round did; *finding* is empty if all was as it must be.
+
+    Where orders of events were guessed (*nr_guessed*), a wrong page may be what cannot be known:
+    see docs/explanation/correctness.md.
+    """
 
     seed: int
     nr_operations: int = 0
@@ -94,13 +100,14 @@ class Result:
     nr_checked: int = 0
     nr_faults: int = 0
     nr_takeovers: int = 0
+    nr_guessed: int = 0
     finding: str = ""
 
     def __str__(self) -> str:
         return (
             f"seed {self.seed}: {self.nr_operations} operations, {self.nr_forks} forks,"
             f" {self.nr_checked} pages checked, {self.nr_faults} faults,"
-            f" {self.nr_takeovers} takeovers:"
+            f" {self.nr_takeovers} takeovers, {self.nr_guessed} orders guessed:"
             f" {'FINDING' if self.finding else 'right'}"
         )
 
@@ -352,5 +359,6 @@ def judge(
         nr_forks=sum(int(match[2]) for match in done),
         nr_checked=sum(int(match[3]) for match in done),
         nr_faults=sum(map(int, FAULTS.findall(daemon_output))),
+        nr_guessed=sum(int(one or other) for one, other in GUESSED.findall(daemon_output)),
         finding=finding if wrong else "",
     )
