@@ -90,7 +90,8 @@ static int poll_messages(struct lpd_worker *worker, struct epoll_event *ready,
 	}
 	LPD_COUNT(worker->polled_ns, now - began_ns);
 	worker->nr_polls++;
-	worker->poll_credit_ns -= shared ? now - last_ns : 0;
+	if (shared)
+		worker->poll_credit_ns -= now - last_ns;
 	if (shared || n > 0)
 		learn_place(worker, shared);
 	return n;
