@@ -35,7 +35,7 @@ MREMAP_MAYMOVE = 1
 MREMAP_FIXED = 2
 MREMAP_DONTUNMAP = 4
 
-# enum of victim.c
+# enum of victim_hammer.c
 HAMMER_DONTNEED = 1
 HAMMER_MREMAP = 2
 HAMMER_MPROTECT = 3
@@ -44,7 +44,7 @@ HAMMER_MPROTECT = 3
 @pytest.fixture(scope="session")
 def victim_program(tmp_path_factory: pytest.TempPathFactory, userfaultfd_allowed: None) -> Path:
     """Compile the victim; skip where its descriptor could not tell of forks."""
-    sources = [HERE / "victim.c", CLIENT / "channel_all.c"]
+    sources = [*HERE.glob("victim*.c"), CLIENT / "channel_all.c"]
     program = build(tmp_path_factory.mktemp("victim") / "victim", *sources)
     with Family(program, program.parent) as family:
         try:
