@@ -10,7 +10,7 @@ void lpd_session_request(struct lpd_session *session, uint32_t request)
 {
 	struct lpd_worker *worker = session->worker;
 
-	/* Pairs with the acquire in worker.c, which takes the bits. */
+	/* Pairs with the acquire in roster.c, which takes the bits. */
 	__atomic_fetch_or(&session->request, request, __ATOMIC_RELEASE);
 	if (!__atomic_exchange_n(&session->in_inbox, 1, __ATOMIC_ACQ_REL))
 		lpd_session_push(&worker->inbox, session,

@@ -408,10 +408,6 @@ void lpd_session_hold(struct lpd_session *session, struct lpd_trouble trouble);
  * Workers and readers
  */
 
-/* Put a session into the worker's ring of those that have work. */
-void lpd_session_activate(struct lpd_worker *worker,
-			  struct lpd_session *session);
-
 /*
  * Wait for messages, or for what else wakes a worker, until until_ns (of
  * lpd_now_ns(); UINT64_MAX: for ever).  Returns as epoll_wait() does, and

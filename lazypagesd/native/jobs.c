@@ -26,6 +26,7 @@
 #include <sched.h>
 
 #include "helper.h"
+#include "roster.h"
 
 #define JOB_PAGES 256 /* 1 MiB */
 /* Less is not worth another thread's waking up. */

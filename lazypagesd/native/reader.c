@@ -6,7 +6,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "roster.h"
 
 /* Where a worker needs the processor as well. */
 #define NICE 10

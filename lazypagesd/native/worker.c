@@ -15,12 +15,9 @@
 #include <unistd.h>
 
 #include "helper.h"
+#include "roster.h"
 
 #define MAX_READY 64
-
-/* All of user space that is ever mapped. */
-#define WAKE_START 0x10000ull
-#define WAKE_LEN   (0x7ffffffff000ull - WAKE_START)
 
 /*
  * Fills that get EAGAIN are tried again at once, so often after the last
@@ -36,200 +33,6 @@ void lpd_worker_wake(struct lpd_worker *worker)
 	/* Cannot fail: the count stays far below its limit. */
 	(void)!write(worker->inbox_fd, &one, sizeof(one));
 }
-
-/* ---- the ring of sessions that have work ---- */
-
-void lpd_session_activate(struct lpd_worker *worker,
-			  struct lpd_session *session)
-{
-	worker->nr_idle_steps = 0;
-	if (session->next_active)
-		return;
-	worker->nr_active++;
-	if (!worker->active) {
-		worker->active = session;
-		session->next_active = session;
-		session->prev_active = session;
-		return;
-	}
-	/* Behind everybody else. */
-	session->next_active = worker->active;
-	session->prev_active = worker->active->prev_active;
-	session->prev_active->next_active = session;
-	worker->active->prev_active = session;
-}
-
-static void deactivate(struct lpd_worker *worker, struct lpd_session *session)
-{
-	if (!session->next_active)
-		return;
-	worker->nr_active--;
-	session->next_active->prev_active = session->prev_active;
-	session->prev_active->next_active = session->next_active;
-	if (worker->active == session)
-		worker->active = session->next_active == session
-					 ? NULL
-					 : session->next_active;
-	session->next_active = NULL;
-	session->prev_active = NULL;
-}
-
-/* ---- sessions come, pause and go ---- */
-
-static void watch(struct lpd_worker *worker, struct lpd_session *session,
-		  int operation, uint32_t events)
-{
-	struct epoll_event event = {.events = events, .data.ptr = session};
-
-	/* Fails only for a descriptor that was vetted before: not at all. */
-	(void)epoll_ctl(worker->epoll_fd, operation, session->fd, &event);
-}
-
-static void finish(struct lpd_worker *worker, struct lpd_session *session,
-		   uint32_t status)
-{
-	session->finished = 1;
-	deactivate(worker, session);
-	watch(worker, session, EPOLL_CTL_DEL, 0);
-	if (status == LPD_STATUS_DRAINED && session->protocol->conclude)
-		session->protocol->conclude(session->fd);
-	lpd_session_report(session, status);
-}
-
-static bool all_in(const struct lpd_session *session)
-{
-	return __atomic_load_n(&session->state->released, __ATOMIC_RELAXED) &&
-	       !session->state->nr_missing && !session->nr_pending &&
-	       !session->nr_messages;
-}
-
-/* After a session has been looked at: what becomes of it? */
-static void settle(struct lpd_worker *worker, struct lpd_session *session,
-		   enum lpd_outcome outcome)
-{
-	if (session->finished || session->detaching)
-		return;
-	if (outcome == LPD_GONE) {
-		finish(worker, session, LPD_STATUS_GONE);
-	} else if (session->paused || outcome == LPD_HELD) {
-		/* Or its unread messages would keep us from sleeping. */
-		watch(worker, session, EPOLL_CTL_MOD, 0);
-		deactivate(worker, session);
-	} else if (all_in(session)) {
-		finish(worker, session, LPD_STATUS_DRAINED);
-	} else if (session->must_read || session->nr_hot ||
-		   lpd_background_wanted(session)) {
-		lpd_session_activate(worker, session);
-	} else {
-		deactivate(worker, session);
-	}
-}
-
-static void serve(struct lpd_worker *worker, struct lpd_session *session)
-{
-	session->insist_until_ns = 0;
-	if (!session->paused && !session->finished && !session->detaching)
-		settle(worker, session, lpd_session_serve(worker, session));
-}
-
-static void attach(struct lpd_worker *worker, struct lpd_session *session)
-{
-	session->protocol = lpd_protocol_get(session->state->protocol);
-	lpd_session_find_messages(session);
-	/* Before anything is filled: see channel.c. */
-	if (session->protocol->confirm && session->state->last_event)
-		session->protocol->confirm(session->fd,
-					   session->state->last_event);
-	watch(worker, session, EPOLL_CTL_ADD, EPOLLIN);
-	serve(worker, session);
-}
-
-/* Let everything that waits be faulted anew, and drain start over. */
-static void retry(struct lpd_worker *worker, struct lpd_session *session)
-{
-	if (session->finished)
-		return;
-	session->stuck = 0;
-	LPD_COUNT(session->state->counters.held,
-		  -session->state->counters.held);
-	session->protocol->wake(session->fd, WAKE_START, WAKE_LEN);
-	serve(worker, session);
-}
-
-/*
- * The last that is done with a session, once no reader or helper is at it and
- * every child that it forked has been made.
- */
-static void detach(struct lpd_worker *worker, struct lpd_session *session)
-{
-	if (!session->finished)
-		watch(worker, session, EPOLL_CTL_DEL, 0);
-	session->finished = 1;
-	session->detaching = 1;
-	deactivate(worker, session);
-	lpd_helpers_revoke(worker, session, 0, UINT64_MAX);
-	if (!lpd_session_conclude(session))
-		return;
-	lpd_reads_release(worker, session);
-	lpd_source_forget(worker, session);
-	lpd_hugetlb_forget(worker, session, 0, UINT64_MAX);
-	if (session->nr_reads || session->nr_jobs)
-		return;
-
-	lpd_session_detached(session);
-}
-
-static void resume(struct lpd_worker *worker, struct lpd_session *session)
-{
-	if (!session->paused)
-		return;
-	lpd_session_resume(session);
-	if (session->detaching) {
-		detach(worker, session);
-		return;
-	}
-	watch(worker, session, EPOLL_CTL_MOD, EPOLLIN);
-	serve(worker, session);
-}
-
-static void obey(struct lpd_worker *worker, struct lpd_session *session,
-		 uint32_t request)
-{
-	if (request & LPD_REQUEST_ATTACH)
-		attach(worker, session);
-	if (request & LPD_REQUEST_RESUME)
-		resume(worker, session);
-	if (request & LPD_REQUEST_RETRY)
-		retry(worker, session);
-	if (request & LPD_REQUEST_DRAIN) {
-		/* At the new rate, of which helpers know nothing. */
-		lpd_helpers_revoke(worker, session, 0, UINT64_MAX);
-		serve(worker, session);
-	}
-	if (request & LPD_REQUEST_DETACH)
-		detach(worker, session);
-}
-
-static void take_inbox(struct lpd_worker *worker)
-{
-	struct lpd_session *session, *next;
-	uint64_t count;
-
-	/* Before the inbox, or a later request could go unseen. */
-	(void)!read(worker->inbox_fd, &count, sizeof(count));
-	session = __atomic_exchange_n(&worker->inbox, NULL, __ATOMIC_ACQUIRE);
-	for (; session; session = next) {
-		next = session->next_in_inbox;
-		__atomic_store_n(&session->in_inbox, 0, __ATOMIC_RELEASE);
-		obey(worker, session,
-		     __atomic_exchange_n(&session->request, 0,
-					 __ATOMIC_ACQUIRE));
-	}
-	lpd_reads_collect(worker);
-	lpd_helpers_collect(worker);
-}
-
-/* ---- the loop ---- */
 
 /* Until when is the session to be left alone?  0: it could do something. */
 static uint64_t nap_until(struct lpd_session *session, enum lpd_outcome outcome)
@@ -259,11 +62,11 @@ static void step(struct lpd_worker *worker)
 	worker->active = session->next_active;
 	session->insist_until_ns = 0;
 	if (session->detaching) {
-		detach(worker, session);
+		lpd_roster_detach(worker, session);
 		return;
 	}
 	if (session->paused || session->finished) {
-		deactivate(worker, session);
+		lpd_session_deactivate(worker, session);
 		return;
 	}
 	if (session->must_read || session->nr_pending)
@@ -285,7 +88,7 @@ static void step(struct lpd_worker *worker)
 	uint32_t nr_idle_steps = until_ns ? worker->nr_idle_steps + 1 : 0;
 
 	worker->nap_until_ns = lpd_min(worker->nap_until_ns, until_ns);
-	settle(worker, session, outcome);
+	lpd_roster_settle(worker, session, outcome);
 	/* That it stays in the ring is no news to those who wait there. */
 	worker->nr_idle_steps = nr_idle_steps;
 }
@@ -340,14 +143,14 @@ int lpd_worker_run(struct lpd_worker *worker)
 			return -errno;
 		for (int i = 0; i < n; i++) {
 			if (ready[i].data.ptr)
-				serve(worker, ready[i].data.ptr);
+				lpd_roster_serve(worker, ready[i].data.ptr);
 			else
 				inbox = true;
 		}
 		worker->has_served = n > inbox;
 		/* Last: a session may be freed once it is detached. */
 		if (inbox)
-			take_inbox(worker);
+			lpd_roster_take_inbox(worker);
 		if (worker->active)
 			step(worker);
 		end_turn(worker, began_ns);
