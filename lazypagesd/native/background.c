@@ -8,6 +8,13 @@
 #define MAX_WINDOW_PAGES 256 /* 1 MiB */
 #define MIN_PIECE_PAGES  16
 
+/*
+ * So long after a fault that went on nowhere drain is the helpers' alone: the
+ * next one comes before a piece is filled, and has to wait for it; and who is
+ * never asleep has to wait longer for a processor, once others want it.
+ */
+#define SCATTERED_NS 500000
+
 uint64_t lpd_background_budget(struct lpd_session *session)
 {
 	const struct lpd_counters *counters = &session->state->counters;
@@ -42,9 +49,12 @@ void lpd_background_wish(struct lpd_session *session, uint64_t addr)
 }
 
 /* Where the neighbourhood begins; the window has learnt from the fault. */
-static uint64_t window_start(struct lpd_session *session, uint64_t addr)
+static uint64_t window_start(struct lpd_session *session, uint64_t addr,
+			     uint64_t now_ns)
 {
 	bool goes_on = addr == session->window_end;
+
+	session->scattered_ns = goes_on ? 0 : now_ns;
 	if (goes_on)
 		LPD_COUNT(session->state->counters.pages_followed,
 			  session->window_filled);
@@ -90,7 +100,7 @@ static enum lpd_outcome fill_neighbourhood(struct lpd_worker *worker,
 					   struct lpd_session *session,
 					   uint64_t addr, uint64_t budget)
 {
-	uint64_t start = window_start(session, addr);
+	uint64_t start = window_start(session, addr, worker->now_ns);
 	uint64_t end =
 		start + lpd_min(session->window_pages, budget) * LPD_PAGE_SIZE;
 	const uint64_t *filled = &session->state->counters.pages_neighbour;
@@ -163,6 +173,11 @@ static enum lpd_outcome drain_piece(struct lpd_worker *worker,
 	uint64_t piece = lpd_max(session->piece_pages, MIN_PIECE_PAGES);
 
 	lpd_helpers_offer(worker, session);
+	if (session->nr_jobs &&
+	    worker->now_ns < session->scattered_ns + SCATTERED_NS) {
+		session->pace.due_ns = session->scattered_ns + SCATTERED_NS;
+		return LPD_PACED;
+	}
 	uint32_t nr_runs =
 		gather_piece(worker, session, lpd_min(budget, piece));
 	if (!nr_runs && session->nr_jobs) {

@@ -167,7 +167,8 @@ struct lpd_session {
 	uint32_t waits_for_help;         /* helpers have all that is left */
 	uint64_t wishes[LPD_MAX_WISHES]; /* addresses that faulted */
 	uint64_t window_end;             /* of the last neighbourhood */
-	uint64_t drain_addr;             /* where drain goes on */
+	uint64_t scattered_ns; /* of the last fault; 0: it went on there */
+	uint64_t drain_addr;   /* where drain goes on */
 	/* Of drain, what helpers are at, and where they go on; 0: the end. */
 	uint64_t help_start, help_addr, help_end;
 	uint32_t pass_progressed; /* drain filled something since address 0 */

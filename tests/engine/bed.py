@@ -147,7 +147,7 @@ class Bed:
             f"victim-{len(self.roots)}",
             fd,
             image.page_map(),
-            [source or self._source(image)],
+            [source or self.source(image)],
             pidfd=pidfd,
             protocol=protocol,
         )
@@ -165,9 +165,10 @@ class Bed:
 
     def blocking_source(self, image: Image) -> FileSource:
         """Return the image's file as one that every read of may wait for."""
-        return replace(self._source(image), kind=Kind.BLOCKING)
+        return replace(self.source(image), kind=Kind.BLOCKING)
 
-    def _source(self, image: Image) -> FileSource:
+    def source(self, image: Image) -> FileSource:
+        """Return the image's file."""
         fd = os.open(image.path, os.O_RDONLY)
         self._stack.callback(os.close, fd)
         return FileSource.of(fd, image.path.name)

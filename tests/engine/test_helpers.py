@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -175,6 +176,32 @@ async def test_helper_stops_once_nothing_is_to_be_drained(bed: Bed) -> None:
         cold.release()
         await check(victim, image, 0, 512)
         assert session.counters.pages_drain == 0
+
+
+@pytest.mark.root
+async def test_worker_leaves_drain_to_helpers_between_faults_here_and_there(bed: Bed) -> None:
+    """The next fault need not wait for a piece of drain; but once no more come the worker goes
+    on, whatever becomes of its helpers."""
+    image = bed.image((0, 256), (256, 256))
+    victim = bed.victim((0, 512))
+    halves = image.page_map()
+    halves.regions[1].source = 1
+    with Delayed(image.path.read_bytes()) as cold:
+        sources = [bed.source(image), cold.as_source()]
+        session = bed.restore.add("0", victim.hand_over(), halves, sources, pidfd=None)
+        bed.roots.append(session)
+        help_always(bed)
+        await check(victim, image, 100)
+        await bed.until_asleep()
+        began_ns = time.monotonic_ns()
+        session.drain()
+        await bed.until(lambda: session.state.pointer.nr_missing == 256, "its half is filled")
+        steps = all_of(bed.engine.recorders[0].steps)
+        assert steps[0].kind == StepKind.NEIGHBOUR
+        assert all(step.time_ns - began_ns >= 500_000 for step in steps if step.kind == "drain")
+        cold.release()
+        await bed.release()
+        await check(victim, image, 0, 512)
 
 
 @HAMMERS

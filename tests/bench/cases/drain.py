@@ -81,6 +81,7 @@ def drain_while_faulting(bench: Bench) -> Outcome:
             lambda: scene.touch(BARE, touching),
             (
                 Reach("faults_p99_ns", 2.0),
+                Reach("faults_p99.9_ns"),
                 Reach("touches_p99_ns"),
                 Reach("touches_p99.9_ns"),
             ),
