@@ -111,35 +111,24 @@ static bool region_valid(const struct lpd_region *region, uint64_t nr_pages,
 
 /*
  * Sorted, disjoint, within bounds, and of no more pages than there are: so
- * moves, which cut regions into pages at most, never need a longer table.
+ * moves, which cut regions into pages at most, never need a longer table.  Of a
+ * new one (is_new) also that all bits lie side by side, as they do until
+ * something is moved.
  */
 static bool regions_valid(const struct lpd_region *regions, uint64_t nr_regions,
-			  uint64_t nr_pages, uint32_t nr_sources)
+			  uint64_t nr_pages, uint32_t nr_sources, bool is_new)
 {
 	uint64_t end = 0, left = nr_pages;
 
 	for (uint64_t i = 0; i < nr_regions; i++) {
 		if (!region_valid(&regions[i], nr_pages, nr_sources) ||
-		    regions[i].start < end || regions[i].nr_pages > left)
+		    regions[i].start < end || regions[i].nr_pages > left ||
+		    (is_new && regions[i].first_bit != nr_pages - left))
 			return false;
 		end = lpd_region_end(&regions[i]);
 		left -= regions[i].nr_pages;
 	}
-	return true;
-}
-
-/* All bits, side by side: so they are until something is moved. */
-static bool bits_in_order(const struct lpd_region *regions, uint64_t nr_regions,
-			  uint64_t nr_pages)
-{
-	uint64_t bit = 0;
-
-	for (uint64_t i = 0; i < nr_regions; i++) {
-		if (regions[i].first_bit != bit)
-			return false;
-		bit += regions[i].nr_pages;
-	}
-	return bit == nr_pages;
+	return !is_new || !left;
 }
 
 /* Where everything lies; what is fixed depends on this alone. */
@@ -168,8 +157,7 @@ int lpd_state_init(struct lpd_state *state, uint32_t protocol,
 		   const struct lpd_region *regions, uint64_t nr_regions,
 		   uint64_t nr_pages, uint32_t nr_sources)
 {
-	if (!regions_valid(regions, nr_regions, nr_pages, nr_sources) ||
-	    !bits_in_order(regions, nr_regions, nr_pages))
+	if (!regions_valid(regions, nr_regions, nr_pages, nr_sources, true))
 		return -EINVAL;
 	if (!lpd_protocol_get(protocol))
 		return -EPROTONOSUPPORT;
@@ -238,7 +226,7 @@ static bool variable_valid(const struct lpd_state *state)
 		if (state->arranged[i] >= LPD_MAX_MESSAGES)
 			return false;
 	return regions_valid(regions, commit.nr_regions, state->nr_pages,
-			     state->nr_sources);
+			     state->nr_sources, false);
 }
 
 int lpd_state_check(const struct lpd_state *state, uint64_t size)
