@@ -34,6 +34,40 @@ def layouts(draw: st.DrawFn) -> list[Region]:
     return regions
 
 
+@st.composite
+def spreads(draw: st.DrawFn) -> list[Region]:
+    """Draw sorted, disjoint regions that lie in heaps, evenly, or ever further apart."""
+    gaps = draw(st.sampled_from([st.just(0), st.just(7), st.integers(0, 3)]))
+    far = st.integers(0, 28).map(lambda power: 2**power)
+    regions: list[Region] = []
+    start = BASE
+    for gap in draw(st.lists(st.one_of(gaps, gaps, gaps, far), min_size=1, max_size=60)):
+        nr_pages = draw(st.integers(1, 3))
+        bit = nr_pages_of(regions)
+        regions.append(Region(start + gap * PAGE, nr_pages, bit * PAGE, bit))
+        start = regions[-1].start + nr_pages * PAGE
+    return regions
+
+
+@given(spreads())
+def test_page_is_found_however_regions_are_spread(regions: list[Region]) -> None:
+    """A page is in its region, and in none if none has it; the next that is missing is there, or
+    where the next region begins."""
+    memory = Memory.of(regions)
+    state = memory.pointer
+    run = ffi.new("struct lpd_region *")
+    ends = [region.start + region.nr_pages * PAGE for region in regions]
+    starts = [region.start for region in regions]
+    for addr in (0, *starts, *(start - 1 for start in starts), *(end - 1 for end in ends), *ends):
+        after = [region for region, end in zip(regions, ends, strict=True) if end > addr]
+        holds = bool(after) and after[0].start <= addr
+        found = lib.lpd_state_find(state, addr)
+        assert (found.start if found else None) == (after[0].start if holds else None)
+        page = addr // PAGE * PAGE
+        assert lib.lpd_state_next_missing(state, page, 1, run) == bool(after)
+        assert not after or run.start == max(page, after[0].start)
+
+
 @dataclass
 class Model:
     """What becomes of each page: where it is (address -> source, offset, bit), whether done."""
