@@ -64,7 +64,7 @@ static uint64_t piece = WINDOW / PAGE_SIZE;
 
 /* ---- what there is to fill ---- */
 
-static const void *map_file(const char *path, uint64_t *ret_size)
+static const void *map_file(const char *path, int *ret_fd, uint64_t *ret_size)
 {
 	struct stat stat;
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -73,19 +73,19 @@ static const void *map_file(const char *path, uint64_t *ret_size)
 	const void *bytes = mmap(NULL, stat.st_size, PROT_READ,
 				 MAP_SHARED | MAP_POPULATE, fd, 0);
 	demand(bytes != MAP_FAILED, path);
-	close(fd);
+	*ret_fd = fd;
 	*ret_size = stat.st_size;
 	return bytes;
 }
 
 static void load(const char *regions_path, const char *pages_path)
 {
+	int regions_fd;
 	uint64_t size;
 
-	pages = map_file(pages_path, &size);
-	pages_fd = open(pages_path, O_RDONLY | O_CLOEXEC);
-	demand(pages_fd >= 0, pages_path);
-	regions = map_file(regions_path, &size);
+	pages = map_file(pages_path, &pages_fd, &size);
+	regions = map_file(regions_path, &regions_fd, &size);
+	close(regions_fd);
 	nr_regions = size / sizeof(*regions);
 	filled = calloc(nr_regions, sizeof(*filled));
 	for (uint64_t i = 0; i < nr_regions; i++)
