@@ -23,7 +23,7 @@
  */
 #include <errno.h>
 
-#include "internal.h"
+#include "fill.h"
 
 int64_t lpd_attempt(struct lpd_session *session, uint64_t addr,
 		    const uint8_t *bytes, uint64_t len)

@@ -2,6 +2,7 @@
  * background.c: what is filled though nobody waits for it: the neighbourhood
  * of a page that was faulted at, and then all the rest, in address order.
  */
+#include "fill.h"
 #include "helper.h"
 
 #define MIN_WINDOW_PAGES 16  /* 64 KiB */

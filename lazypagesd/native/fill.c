@@ -3,6 +3,7 @@
  */
 #include <errno.h>
 
+#include "fill.h"
 #include "helper.h"
 
 /* Is a fault about a huge page that has been filled since it was read? */

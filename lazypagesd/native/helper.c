@@ -17,6 +17,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "fill.h"
 #include "helper.h"
 
 /* Filled at once; of what is read at once there is more. */

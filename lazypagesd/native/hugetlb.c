@@ -18,7 +18,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "internal.h"
+#include "fill.h"
 
 /* What a session has begun with and waits for; NULL if there is nothing. */
 static struct lpd_assembly *kept_for(struct lpd_worker *worker,

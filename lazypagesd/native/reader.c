@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "fill.h"
 #include "roster.h"
 
 /* Where a worker needs the processor as well. */

@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "fill.h"
 #include "helper.h"
 #include "roster.h"
 

@@ -12,6 +12,7 @@
  */
 #include <errno.h>
 
+#include "fill.h"
 #include "helper.h"
 
 /*

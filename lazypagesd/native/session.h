@@ -31,7 +31,7 @@ struct lpd_source {
 };
 
 struct lpd_worker;
-struct lpd_protocol; /* how a descriptor is read and filled: internal.h */
+struct lpd_protocol; /* how a descriptor is read and filled: protocol.h */
 
 /* Asked of a session's worker with lpd_session_request(). */
 enum lpd_request {

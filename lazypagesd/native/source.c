@@ -13,7 +13,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "fill.h"
 
 static uint64_t whole_pages(uint64_t len)
 {

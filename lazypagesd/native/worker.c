@@ -14,6 +14,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "fill.h"
 #include "helper.h"
 #include "roster.h"
 
