@@ -68,12 +68,13 @@ def run(options: DropinOptions) -> int:
                     images_fd=images_fd,
                     status_fd=options.status_fd,
                     output_fd=log_fd,
+                    # Whoever is told may connect, and have gone on when a signal comes: it must
+                    # not be lost.  Until then, and by their scripts, we can be ended.
+                    beforehand=hold_signals,
                 )
             except (LazyPagesError, OSError):
                 custody.release()
                 raise
-            # Who connects from now on may have gone on when one comes, and must not be lost.
-            hold_signals()
             # Here, because it is a lot, and may come while CRIU restores: who connects, or faults,
             # waits in the kernel.
             from lazypagesd.service import criu_restores

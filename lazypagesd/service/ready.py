@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lazypagesd.errors import ConfigError
 
@@ -21,14 +21,21 @@ log = logging.getLogger(__name__)
 
 
 def report_ready(
-    *, action_scripts: Sequence[str], images_fd: int, status_fd: int | None, output_fd: int
+    *,
+    action_scripts: Sequence[str],
+    images_fd: int,
+    status_fd: int | None,
+    output_fd: int,
+    beforehand: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run the action scripts, then write one zero byte to *status_fd* and close it.
+    """Run the action scripts, do what is to be done *beforehand*, and only then write one zero
+    byte to *status_fd* and close it.
 
     Takes ownership of *status_fd*.  The scripts write to *output_fd*.  A script that fails raises
     ConfigError after the others have run; a *status_fd* that cannot be written to raises OSError.
     """
     run_action_scripts(action_scripts, images_fd=images_fd, output_fd=output_fd)
+    beforehand()
     if status_fd is not None:
         _write_status(status_fd)
 

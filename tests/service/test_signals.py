@@ -129,14 +129,29 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
+# Is held up as soon as it has said that it is ready, until the file argv[1] is there.
+HELD_UP = """
+import os, sys, time
+def write(fd, data, write=os.write):
+    written = write(fd, data)
+    while data == b"\\0" and not os.path.exists(sys.argv[1]):
+        time.sleep(0.001)
+    return written
+os.write = write
+from lazypagesd.cli.main import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
 @both
+@pytest.mark.parametrize("script", [HELD_UP, LATE], ids=["held up", "late"])
 def test_restore_that_is_quicker_than_the_daemon_counts(
-    stage: Stage, number: signal.Signals
+    stage: Stage, number: signal.Signals, script: str
 ) -> None:
     """One that was over before the daemon, which had said that it is ready, could accept anybody,
     is served to the end as well."""
     come = stage.work / "come"
-    daemon = stage.start(command=[sys.executable, "-c", LATE, str(come)])
+    daemon = stage.start(command=[sys.executable, "-c", script, str(come)])
     daemon.wait_ready()
     in_backlog = stage.released()
     daemon.send(number)
