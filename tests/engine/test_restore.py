@@ -73,7 +73,8 @@ async def test_session_costs_no_more_beside_others(bed: Bed) -> None:
     """What is done for a session when it comes does not grow with the number of others."""
     victims = [(bed.victim((0, 16)), bed.image((0, 16))) for _ in range(30)]
     taken = [nr_calls(functools.partial(bed.attach, *each)) for each in victims]
-    assert taken[-1] <= taken[2]
+    # The least of some: garbage that is collected meanwhile may call something as well.
+    assert min(taken[-5:]) <= min(taken[:5])
 
 
 async def test_failed_restore_answers_faults_until_its_processes_end(bed: Bed) -> None:
